@@ -1,0 +1,74 @@
+"""Configurations: trees of frozen dataclasses, written as plain JSON and changed by dotted keys."""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """The configuration as plain JSON values (tuples become lists)."""
+    return _adapter(type(config)).dump_python(config, mode="json")
+
+
+def from_json(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Build ``cls`` from plain JSON values.
+
+    Raises:
+        ValueError: a key is unknown or missing, or a value has the wrong type; the key is named.
+    """
+    try:
+        return _adapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"configuration key '{key}': {first['msg'].lower()}") from None
+
+
+def override(config: T, values: Mapping[str, Any]) -> T:
+    """A copy of ``config`` with dotted keys replaced, e.g. ``{"model.guidance.tau": 0.2}``.
+
+    Raises:
+        ValueError: a key names no field (the nearest ones are given), or a value does not fit.
+    """
+    tree = to_json(config)
+    known = dotted_keys(tree)
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3) or sorted(known)[:3]
+            raise ValueError(f"unknown configuration key '{key}'; near ones: {', '.join(near)}")
+        *parents, leaf = key.split(".")
+        node = functools.reduce(lambda inner, name: inner[name], parents, tree)
+        node[leaf] = value
+    return from_json(type(config), tree)
+
+
+def dotted_keys(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """All leaves of a JSON tree by their dotted keys."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= dotted_keys(value, f"{prefix}{name}.")
+        else:
+            leaves[f"{prefix}{name}"] = value
+    return leaves
+
+
+@functools.cache
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    _forbid_unknown_keys(cls)
+    return TypeAdapter(cls)
+
+
+def _forbid_unknown_keys(cls: type) -> None:
+    if not dataclasses.is_dataclass(cls):
+        return
+    cls.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    for field in dataclasses.fields(cls):
+        if isinstance(field.type, type):
+            _forbid_unknown_keys(field.type)

@@ -1,0 +1,174 @@
+"""Follows the plan: reads byte ranges through a callable, decodes in threads, makes batches."""
+
+import collections
+import dataclasses
+import hashlib
+import io
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import simplejpeg
+import soundfile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from aiaic import plan
+from aiaic.audio import AudioConfig
+from aiaic.batch import Batch, Draw
+from aiaic.plan import SampleRef, SamplingConfig, Step
+
+Read = Callable[[str, str, int, int], bytes]
+"""(shard, ``"picture"`` or ``"sound"``, offset, size) -> bytes; called from several threads."""
+
+_AHEAD = 4  # batches that are read while one is trained on
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewConfig:
+    """What is shown of a picture: short side resized, then cropped along the long side."""
+
+    size_px: int = 96
+    """Side of the square the networks see."""
+    flip: bool = True
+    """Whether training mirrors half of the pictures."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Samples:
+    """The samples of a training run, and how to read them."""
+
+    train: tuple[SampleRef, ...]
+    validation: tuple[SampleRef, ...]
+    """Samples held out from the split: for choosing the best checkpoint, never for evaluation."""
+    read: Read
+    manifest_digest: str
+    """SHA-256 of the shards' manifest."""
+    split: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loader:
+    """Turns samples into batches."""
+
+    read: Read
+    view: ViewConfig
+    audio: AudioConfig | None
+    """The front end whose length of sound is cut; None where no sound is to be read."""
+    threads: int = 2
+
+    def training(
+        self,
+        samples: Sequence[SampleRef],
+        sampling: SamplingConfig,
+        rank: int,
+        world_size: int,
+        start: int,
+    ) -> Generator[Batch, None, None]:
+        """One worker's batches from global step ``start`` on, without end."""
+        steps = plan.steps(samples, sampling, rank, world_size, start)
+        return self._follow(steps, samples, sampling.seed)
+
+    def evaluation(
+        self, samples: Sequence[SampleRef], batch_size: int
+    ) -> Generator[Batch, None, None]:
+        """All samples in order, each once, cropped at the centre, without any random draw."""
+        starts = range(0, len(samples), batch_size)
+        indices = (np.arange(i, min(i + batch_size, len(samples))) for i in starts)
+        steps = (Step(0, part, np.arange(len(part)), len(part)) for part in indices)
+        return self._follow(steps, samples, None)
+
+    def _follow(
+        self, steps: Iterable[Step], samples: Sequence[SampleRef], seed: int | None
+    ) -> Generator[Batch, None, None]:
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
+            waiting: collections.deque[tuple[Step, list[Future[_Decoded]]]] = collections.deque()
+            try:
+                for step in steps:
+                    refs = [samples[i] for i in step.indices]
+                    jobs = [pool.submit(self._decode, ref, step.epoch, seed) for ref in refs]
+                    waiting.append((step, jobs))
+                    if len(waiting) > _AHEAD:
+                        yield _batch(*waiting.popleft())
+                while waiting:
+                    yield _batch(*waiting.popleft())
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _decode(self, ref: SampleRef, epoch: int, seed: int | None) -> "_Decoded":
+        centre = np.full(len(Draw), 0.5, np.float32)
+        draws = centre if seed is None else plan.draws(seed, epoch, ref.key, len(Draw))
+        frame = ref.pictures[int(draws[Draw.FRAME] * len(ref.pictures))]
+        rgb = simplejpeg.decode_jpeg(self.read(ref.shard, "picture", *frame), "RGB")
+        rgb = _crop(rgb, self.view.size_px, draws[Draw.CROP_X], draws[Draw.CROP_Y])
+        if seed is not None and self.view.flip and draws[Draw.FLIP] < 0.5:
+            rgb = rgb[:, ::-1]
+        waveform = None
+        if self.audio is not None:
+            waveform = np.zeros(self.audio.samples, np.int16)
+            if ref.sound is not None:
+                sound = self.read(ref.shard, "sound", *ref.sound)
+                waveform = _cut(sound, self.audio, draws[Draw.SHIFT], roll=seed is not None)
+        return _Decoded(ref, rgb, waveform, draws)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Decoded:
+    ref: SampleRef
+    rgb: NDArray[np.uint8]
+    waveform: NDArray[np.int16] | None
+    draws: NDArray[np.float32]
+
+
+def video_hash(youtube_id: str) -> int:
+    """A 63-bit hash of a video id."""
+    digest = hashlib.blake2b(youtube_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _batch(step: Step, jobs: Sequence["Future[_Decoded]"]) -> Batch:
+    decoded = [job.result() for job in jobs]
+    waveforms = [d.waveform for d in decoded if d.waveform is not None]
+    pictures = np.stack([d.rgb for d in decoded])  # [b h w 3], which is channels_last as it is
+    return Batch(
+        keys=tuple(d.ref.key for d in decoded),
+        video=torch.tensor([video_hash(d.ref.youtube_id) for d in decoded]),
+        position=torch.from_numpy(step.positions),
+        picture=torch.from_numpy(pictures).permute(0, 3, 1, 2),
+        waveform=torch.from_numpy(np.stack(waveforms)) if waveforms else None,
+        has_sound=torch.tensor([d.ref.sound is not None for d in decoded]),
+        draws=torch.from_numpy(np.stack([d.draws for d in decoded])),
+        global_size=step.global_size,
+    )
+
+
+def _crop(rgb: NDArray[np.uint8], size: int, x: float, y: float) -> NDArray[np.uint8]:
+    """Resize the short side to ``size`` and take the square at (x, y) in [0, 1) of what is left."""
+    height, width = rgb.shape[:2]
+    if min(height, width) != size:
+        scale = size / min(height, width)
+        shape = (max(size, round(width * scale)), max(size, round(height * scale)))
+        rgb = np.asarray(Image.fromarray(rgb).resize(shape, Image.Resampling.BICUBIC))
+        height, width = rgb.shape[:2]
+    top = int(y * (height - size + 1))
+    left = int(x * (width - size + 1))
+    return rgb[top : top + size, left : left + size]
+
+
+def _cut(flac: bytes, audio: AudioConfig, at: float, *, roll: bool) -> NDArray[np.int16]:
+    """A window of long sound, or short sound repeated (and, for training, rotated)."""
+    decoded, rate = soundfile.read(io.BytesIO(flac), dtype="int16")
+    sound: NDArray[np.int16] = decoded.astype(np.int16, copy=False)
+    if rate != audio.sample_rate_hz:
+        raise ValueError(
+            f"the shards' sound has {rate} Hz, the recipe's model.audio.sample_rate_hz is "
+            f"{audio.sample_rate_hz}: rebuild the shards or change the recipe"
+        )
+    needed = audio.samples
+    if len(sound) >= needed:
+        start = int(at * (len(sound) - needed + 1))
+        return sound[start : start + needed]
+    if roll:
+        sound = np.roll(sound, int(at * len(sound)))
+    return np.tile(sound, -(-needed // len(sound)))[:needed]

@@ -1,0 +1,1 @@
+"""Networks: tensors in, tensors out; no device, rank, file, logger or global random state."""

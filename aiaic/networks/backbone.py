@@ -1,0 +1,86 @@
+"""What a colorizer's backbone offers, and the registry through which users add their own."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Guide = Callable[[int, Tensor], Tensor]
+"""Guidance as a backbone sees it: (level, features) -> features of the same shape."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Which backbone, and how wide."""
+
+    name: str = "compact"
+    """A registered backbone: ``compact``, ``resnet34_unet`` or one's own."""
+    width: int = 32
+    """Channels of the finest feature map (``compact``)."""
+    weights: str | None = None
+    """Pretrained weights: a path of a safetensors file or a torchvision enum such as
+    ``ResNet34_Weights.IMAGENET1K_V1``; random where absent."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedFeature:
+    """A feature map that may be guided."""
+
+    name: str
+    channels: int
+
+
+class Backbone(nn.Module, ABC):
+    """Turns lightness into chroma; knows nothing of guidance but where it may be put.
+
+    ``guided`` lists the feature maps that may be guided, the deepest first. :meth:`decode` calls
+    ``guide(level, features)`` once for each of them, in that order, and goes on with the result.
+    """
+
+    guided: tuple[GuidedFeature, ...]
+
+    @abstractmethod
+    def encode(self, L: Float[Tensor, "b 1 h w"]) -> list[Tensor]:
+        """Features of lightness normalized to [-1, 1], the finest first."""
+
+    @abstractmethod
+    def decode(self, features: list[Tensor], guide: Guide) -> Float[Tensor, "b 2 hh ww"]:
+        """Chroma ``ab / 110`` from features, possibly at a lower resolution than ``L``."""
+
+
+_BACKBONES: dict[str, Callable[[BackboneConfig], Backbone]] = {}
+
+
+def register(
+    name: str,
+) -> Callable[[Callable[[BackboneConfig], Backbone]], Callable[[BackboneConfig], Backbone]]:
+    """Decorator that makes a backbone known by ``name``.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def add(build: Callable[[BackboneConfig], Backbone]) -> Callable[[BackboneConfig], Backbone]:
+        if name in _BACKBONES:
+            raise ValueError(f"a backbone named '{name}' is registered already")
+        _BACKBONES[name] = build
+        return build
+
+    return add
+
+
+def build(backbone: BackboneConfig) -> Backbone:
+    """Build a registered backbone.
+
+    Raises:
+        ValueError: no backbone has that name.
+    """
+    if backbone.name not in _BACKBONES:
+        known = ", ".join(sorted(_BACKBONES))
+        raise ValueError(
+            f"unknown backbone '{backbone.name}'; known: {known} "
+            "(one's own: aiaic.networks.backbone.register)"
+        )
+    return _BACKBONES[backbone.name](backbone)

@@ -1,0 +1,83 @@
+"""Encoders of scene semantics: from a colour picture, and from a sound."""
+
+import dataclasses
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aiaic.audio import AudioConfig, LogMel
+from aiaic.networks.blocks import ConvBlock, ResidualBlock
+from aiaic.networks.residual import resnet
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """An encoder of scene semantics."""
+
+    name: Literal["compact", "resnet18"] = "compact"
+    """Architecture."""
+    width: int = 24
+    """Channels of the finest feature map (``compact``)."""
+    weights: str | None = None
+    """Pretrained weights (``resnet18``): a safetensors path or a torchvision enum."""
+
+
+class SceneEncoder(nn.Module):
+    """``Es``: colour picture -> unit vector of scene semantics (arXiv 2401.13270)."""
+
+    def __init__(self, encoder: EncoderConfig, semantics: int, size_px: int) -> None:
+        super().__init__()
+        self.size_px = size_px
+        self.trunk = _trunk(encoder, channels=3, semantics=semantics)
+
+    def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Args:
+        rgb: sRGB in [0, 1]; brought to the encoder's size.
+        """
+        size = (self.size_px, self.size_px)
+        if rgb.shape[-2:] != size:
+            rgb = F.interpolate(rgb, size, mode="bilinear", antialias=True, align_corners=False)
+        return _unit(self.trunk(2 * rgb - 1))
+
+
+class AudioEncoder(nn.Module):
+    """``Ea``: sound -> unit vector in the space of scene semantics."""
+
+    def __init__(self, encoder: EncoderConfig, audio: AudioConfig, semantics: int) -> None:
+        super().__init__()
+        self.log_mel = LogMel(audio)
+        self.trunk = _trunk(encoder, channels=1, semantics=semantics)
+
+    def forward(self, waveform: Float[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+        """Args:
+        waveform: mono sound in [-1, 1].
+        """
+        return _unit(self.trunk(self.log_mel(waveform)))
+
+
+def _trunk(encoder: EncoderConfig, *, channels: int, semantics: int) -> nn.Module:
+    if encoder.name == "resnet18":
+        model = resnet("resnet18", weights=encoder.weights, channels=channels)
+        model.fc = nn.Linear(512, semantics)  # type: ignore[assignment]
+        return model
+    width = encoder.width
+    widths = (width, 2 * width, 3 * width, 4 * width)
+    blocks = [
+        nn.Sequential(ConvBlock(inputs, outputs, stride=2), ResidualBlock(outputs))
+        for inputs, outputs in zip((channels, *widths[:-1]), widths, strict=True)
+    ]
+    return nn.Sequential(*blocks, _Pool(), nn.Linear(2 * widths[-1], semantics))
+
+
+class _Pool(nn.Module):
+    """Mean and maximum over space: what is there, and what stands out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((x.mean((2, 3)), x.amax((2, 3))), 1)
+
+
+def _unit(x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    return F.normalize(x.float(), dim=1)

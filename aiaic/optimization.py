@@ -1,0 +1,96 @@
+"""Settings of the loop, the learning rate, and averaged weights."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The loop, the same for all stages."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto``: bf16 autocast where the hardware computes in it, else fp32."""
+    threads: int = 2
+    """Threads of torch in each worker process, whatever runs it."""
+    decode_threads: int = 2
+    """Threads that read and decode samples in each worker process."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay, on matrices and filters alone."""
+    clip_norm: float = 1.0
+    """Bound of the gradient's norm."""
+    warmup_steps: int = 50
+    """Steps over which the learning rate rises linearly, at most a tenth of the stage."""
+    ema_decay: float = 0.99
+    """Decay of the averaged weights per step."""
+    report_every: int = 20
+    """Steps between points of the curves."""
+    save_every: int = 400
+    """Steps between validations and checkpoints; the last step always has one."""
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Linear warm-up, then half a cosine down to zero at ``steps``."""
+    warmup = min(warmup, steps // 10)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def adamw(
+    parameters: Sequence[tuple[str, nn.Parameter, float]], weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW over (name, parameter, share of the learning rate); each group carries its share."""
+    groups = [
+        {"params": [p], "share": share, "weight_decay": weight_decay if p.ndim > 1 else 0.0}
+        for _, p, share in parameters
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99), fused=True)
+
+
+class AveragedWeights:
+    """Exponential moving average of parameters, warmed up so that it follows early steps."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+        self.parameters = list(parameters)
+        self.averages = [p.detach().clone() for p in self.parameters]
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the averages towards the parameters after optimizer step ``step`` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)  # pyright: ignore
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within the context the parameters hold the averages."""
+        raw = [p.detach().clone() for p in self.parameters]
+        self._assign(self.averages)
+        try:
+            yield
+        finally:
+            self._assign(raw)
+
+    @torch.no_grad()
+    def _assign(self, values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)
+
+
+def resolve_precision(
+    precision: Literal["auto", "fp32", "bf16"], device: torch.device
+) -> Literal["fp32", "bf16"]:
+    """What ``auto`` means on this hardware: bf16 only where it is computed natively."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    # Without these instructions bf16 is emulated, and slower than fp32.
+    return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else "fp32"

@@ -1,0 +1,32 @@
+"""The whole configuration of a training run."""
+
+import dataclasses
+
+from aiaic.loader import ViewConfig
+from aiaic.networks.model import ModelConfig
+from aiaic.optimization import TrainingConfig
+from aiaic.plan import SamplingConfig
+from aiaic.stages.audio_semantics import Stage2Config
+from aiaic.stages.colorization import Stage1Config, Stage3Config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what a run computes; checkpoints carry it as plain JSON."""
+
+    name: str
+    """The recipe's name."""
+    model: ModelConfig = ModelConfig()
+    """All networks."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Which samples at which step."""
+    view: ViewConfig = ViewConfig()
+    """What is shown of a picture."""
+    stage1: Stage1Config = Stage1Config()
+    """Colorization with colour-image semantics."""
+    stage2: Stage2Config = Stage2Config()
+    """Audio scene semantics."""
+    stage3: Stage3Config = Stage3Config()
+    """Audio-infused colorization."""
+    training: TrainingConfig = TrainingConfig()
+    """The loop."""
