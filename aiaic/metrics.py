@@ -1,0 +1,141 @@
+"""Figures of coloured pictures, one per picture, on 8-bit sRGB; and of scores and embeddings.
+
+Each agrees with an independent implementation (scikit-image, torchmetrics or plain numpy), which
+the tests compare. Computed here where a library's version is slow: a separable window makes SSIM
+several times as fast on a CPU.
+"""
+
+import functools
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from numpy.typing import ArrayLike
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from aiaic.color import AB_SCALE
+
+MAX_PSNR_DB = 100.0
+"""PSNR of two equal pictures, whose ratio has no bound."""
+SSIM_WINDOW_PX = 11
+"""Side of SSIM's Gaussian window; smaller pictures have no SSIM."""
+
+_SSIM_SIGMA_PX = 1.5
+_CHUNK_ROWS = 1024
+
+
+def psnr(
+    prediction: UInt8[Tensor, "b 3 h w"], truth: UInt8[Tensor, "b 3 h w"]
+) -> Float[Tensor, " b"]:
+    """Peak signal-to-noise ratio in dB over all channels, at most :data:`MAX_PSNR_DB`."""
+    mse = (prediction.float() - truth.float()).square().mean((1, 2, 3))
+    return (10 * torch.log10(255.0**2 / mse)).clamp_max(MAX_PSNR_DB)
+
+
+def ssim(
+    prediction: UInt8[Tensor, "b 3 h w"], truth: UInt8[Tensor, "b 3 h w"]
+) -> Float[Tensor, " b"]:
+    """Structural similarity (Wang et al. 2004), mean over channels and whole windows.
+
+    Gaussian window of 11 px and sigma 1.5, population covariance, dynamic range 255.
+
+    Raises:
+        ValueError: the pictures are smaller than the window.
+    """
+    if min(prediction.shape[-2:]) < SSIM_WINDOW_PX:
+        raise ValueError(f"SSIM needs pictures of {SSIM_WINDOW_PX} px or more")
+    x, y = prediction.float(), truth.float()
+    mean_x, mean_y, squares, product = _blur(torch.stack((x, y, x * x + y * y, x * y)))
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_product, mean_squares = mean_x * mean_y, mean_x.square() + mean_y.square()
+    luminance = (2 * mean_product + c1) / (mean_squares + c1)
+    structure = (2 * (product - mean_product) + c2) / (squares - mean_squares + c2)
+    return (luminance * structure).mean((1, 2, 3))
+
+
+def colorfulness(rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+    """Colourfulness M3 of Hasler and Suesstrunk (2003), from signed opponent channels."""
+    return _colorfulness(*_opponent(rgb))
+
+
+def colorfulness_abs(rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+    """The variant that DDColor and CT2 print: opponent channels without their sign."""
+    red_green, yellow_blue = _opponent(rgb)
+    return _colorfulness(red_green.abs(), yellow_blue.abs())
+
+
+def mse_ab(
+    prediction: Float[Tensor, "b 2 h w"], truth: Float[Tensor, "b 2 h w"]
+) -> Float[Tensor, " b"]:
+    """Mean squared error of normalized chroma (``ab / 110``), from ``ab`` in Lab units."""
+    return ((prediction - truth) / AB_SCALE).square().mean((1, 2, 3))
+
+
+def ab_distance(
+    first: Float[Tensor, "b 2 h w"], second: Float[Tensor, "b 2 h w"]
+) -> Float[Tensor, " b"]:
+    """Mean distance of two chromas in the ab plane, in Lab units."""
+    return (first - second).norm(dim=1).mean((1, 2))
+
+
+def auc(fitting: ArrayLike, unfitting: ArrayLike) -> float:
+    """Area under the ROC curve of scores: 1 where every fitting one exceeds every other.
+
+    Raises:
+        ValueError: one of the two is empty.
+    """
+    scores = [np.ravel(np.asarray(part, np.float64)) for part in (fitting, unfitting)]
+    if not all(len(part) for part in scores):
+        raise ValueError("the AUC needs fitting and unfitting scores")
+    labels = np.repeat([1, 0], [len(part) for part in scores])
+    return float(roc_auc_score(labels, np.concatenate(scores)))
+
+
+def retrieval_ranks(
+    queries: Float[Tensor, "n d"], items: Float[Tensor, "n d"], groups: Int64[Tensor, " n"]
+) -> Int64[Tensor, " n"]:
+    """Rank (1 = first) of the best item that fits each query, by cosine.
+
+    Args:
+        queries: unit vectors.
+        items: unit vectors.
+        groups: item j fits query i where ``groups[i] == groups[j]``. A tie counts against the
+            query, so that equal embeddings retrieve nothing.
+    """
+    ranks: list[Tensor] = []
+    for start in range(0, len(queries), _CHUNK_ROWS):
+        rows = slice(start, start + _CHUNK_ROWS)
+        similarity = queries[rows] @ items.T
+        fits = groups[rows, None] == groups[None, :]
+        best = similarity.masked_fill(~fits, -torch.inf).amax(1, keepdim=True)
+        ranks.append(1 + ((similarity >= best) & ~fits).sum(1))
+    return torch.cat(ranks)
+
+
+def _opponent(rgb: UInt8[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
+    red, green, blue = rgb.float().unbind(1)
+    return red - green, (red + green) / 2 - blue
+
+
+def _colorfulness(red_green: Tensor, yellow_blue: Tensor) -> Float[Tensor, " b"]:
+    variance = [channel.var((1, 2), correction=0) for channel in (red_green, yellow_blue)]
+    mean = [channel.mean((1, 2)) for channel in (red_green, yellow_blue)]
+    return (variance[0] + variance[1]).sqrt() + 0.3 * (mean[0] ** 2 + mean[1] ** 2).sqrt()
+
+
+def _blur(x: Tensor) -> Tensor:
+    """Gaussian mean of each whole window of the last two axes, as two matrix products."""
+    x = (x @ _window(x.shape[-1]).to(x)).transpose(-1, -2).contiguous()
+    return x @ _window(x.shape[-1]).to(x)
+
+
+@functools.cache
+def _window(size: int) -> Float[Tensor, "n m"]:
+    offset = torch.arange(SSIM_WINDOW_PX) - SSIM_WINDOW_PX // 2
+    weight = torch.exp(-0.5 * (offset / _SSIM_SIGMA_PX) ** 2)
+    positions = size - SSIM_WINDOW_PX + 1
+    matrix = torch.zeros(size, positions)
+    for position in range(positions):
+        matrix[position : position + SSIM_WINDOW_PX, position] = weight / weight.sum()
+    return matrix
