@@ -1,0 +1,304 @@
+"""The data set's one source of truth, written last: what is not in the manifest does not exist.
+
+``manifest.json`` names every shard and the index, each with its SHA-256, and every rejected clip
+with its reason. The index, a Parquet file beside it, has one row per catalog clip: labels and
+splits, times, levels, checksums and byte ranges. Both hold no time stamps and no paths, so that the
+same input gives the same bytes, and ``Manifest.digest`` names a data set.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportMissingTypeStubs=false
+# (pyarrow ships no types)
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
+
+from data_prep import storage
+from data_prep.shard import PICTURE_SUFFIX, SOUND_SUFFIX, TarRecord, read_pictures, read_sounds
+
+SCHEMA_VERSION = 1
+"""Of manifest, index and shards together; another one is refused and built again."""
+MANIFEST_NAME = "manifest.json"
+SHARDS_FOLDER = "shards"
+WRITTEN = "written"
+"""Fate of a clip that is in a shard; a rejected one has its reason instead."""
+_SHOWN_PROBLEMS = 20
+
+INDEX_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("youtube_id", pa.string()),
+        ("start_s", pa.float64()),
+        ("label", pa.string()),
+        ("split", pa.string()),
+        ("fate", pa.string()),  # "written", or the reason for the rejection
+        ("shard", pa.string()),  # empty for a rejected clip, as are all that follow
+        ("has_sound", pa.bool_()),
+        ("sound_fate", pa.string()),
+        ("sound_s", pa.float64()),
+        ("rms_dbfs", pa.float64()),
+        ("peak_dbfs", pa.float64()),
+        ("requested_s", pa.list_(pa.float64())),
+        ("actual_s", pa.list_(pa.float64())),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("source_width", pa.int32()),
+        ("source_height", pa.int32()),
+        ("source_bytes", pa.int64()),
+        ("source_sha256", pa.string()),
+        ("picture_offsets", pa.list_(pa.int64())),
+        ("picture_sizes", pa.list_(pa.int64())),
+        ("sound_offset", pa.int64()),
+        ("sound_size", pa.int64()),
+    ]
+)
+"""Columns of the index; offsets and sizes are those of the members' contents in the tars."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """One shard: two tars, ``<name>.picture.tar`` and ``<name>.sound.tar``."""
+
+    name: str
+    clips: int
+    """Samples in it."""
+    picture: TarRecord
+    sound: TarRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexEntry:
+    """The index file."""
+
+    name: str
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """``read == written + sum(rejected.values())``, always."""
+
+    read: int
+    written: int
+    with_sound: int
+    rejected: dict[str, int]
+    """By reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectedClip:
+    """A clip that is in no shard, and why."""
+
+    key: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakedVideo:
+    """A video that the annotations have in several splits."""
+
+    youtube_id: str
+    splits: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a finished build made."""
+
+    schema_version: int
+    settings: dict[str, Any]
+    """The whole configuration of the build, as plain JSON."""
+    shard_count: int
+    """Number that video ids are hashed over; some shards may be empty, and are not listed then."""
+    shards: tuple[ShardEntry, ...]
+    index: IndexEntry
+    counts: Counts
+    rejections: tuple[RejectedClip, ...]
+    leaks: tuple[LeakedVideo, ...]
+    versions: dict[str, str]
+    """Of the libraries that decode and encode."""
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: what lies in the file."""
+        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: the data set's name."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def picture_place(place: str, shard: str) -> str:
+    """Where a shard's picture tar lies."""
+    return storage.join(place, SHARDS_FOLDER, f"{shard}{PICTURE_SUFFIX}")
+
+
+def sound_place(place: str, shard: str) -> str:
+    """Where a shard's sound tar lies."""
+    return storage.join(place, SHARDS_FOLDER, f"{shard}{SOUND_SUFFIX}")
+
+
+def load_manifest(place: str) -> Manifest:
+    """Manifest of a shard set.
+
+    Raises FileNotFoundError where no finished build lies there, ValueError where the manifest is
+    damaged or of another schema version.
+    """
+    try:
+        content = storage.read_bytes(storage.join(place, MANIFEST_NAME))
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"no {MANIFEST_NAME} in {place}: check the path, or finish the build with "
+            "`aiaic prepare`"
+        ) from None
+    try:
+        version = json.loads(content).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"{place} has schema version {version}, this code {SCHEMA_VERSION}: "
+                "prepare it again"
+            )
+        return TypeAdapter(Manifest).validate_json(content)
+    except (ValidationError, json.JSONDecodeError, AttributeError, UnicodeDecodeError):
+        raise ValueError(f"{place}/{MANIFEST_NAME} is damaged: prepare the shards again") from None
+
+
+def load_index(place: str, manifest: Manifest) -> pa.Table:
+    """The index, a table with ``INDEX_SCHEMA``. Raises ValueError if it is not the manifest's."""
+    content = storage.read_bytes(storage.join(place, manifest.index.name))
+    if hashlib.sha256(content).hexdigest() != manifest.index.sha256:
+        raise ValueError(f"{place}: {manifest.index.name} differs from its checksum; prepare again")
+    return pq.read_table(pa.BufferReader(content), schema=INDEX_SCHEMA)
+
+
+def encode_index(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Rows with the columns of ``INDEX_SCHEMA`` as Parquet: the same bytes for the same rows."""
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=INDEX_SCHEMA), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def verify(place: str) -> Manifest:
+    """Proves a shard set against its manifest, reading all of it; returns the manifest.
+
+    Checked: every tar's and the index's SHA-256, members, their order and byte ranges, and that
+    each clip that was read is written or rejected. Raises one ValueError that names all that is
+    wrong, and FileNotFoundError where there is no manifest.
+    """
+    manifest = load_manifest(place)
+    rows = cast("list[dict[str, Any]]", load_index(place, manifest).to_pylist())
+    problems = _count_problems(manifest, rows)
+    rows_of: dict[str, list[dict[str, Any]]] = {entry.name: [] for entry in manifest.shards}
+    for row in rows:
+        if row["fate"] != WRITTEN:
+            continue
+        if row["shard"] in rows_of:
+            rows_of[row["shard"]].append(row)
+        else:
+            problems.append(f"{row['key']} lies in shard {row['shard']!r}, which is not listed")
+
+    def check(entry: ShardEntry) -> list[str]:
+        return _shard_problems(place, entry, rows_of[entry.name])
+
+    with ThreadPoolExecutor(4) as threads:
+        for found in threads.map(check, manifest.shards):
+            problems.extend(found)
+    if problems:
+        shown = "; ".join(problems[:_SHOWN_PROBLEMS])
+        more = len(problems) - _SHOWN_PROBLEMS
+        tail = f"; and {more} more" if more > 0 else ""
+        raise ValueError(f"{place} is not what its manifest says: {shown}{tail}. Prepare it again")
+    return manifest
+
+
+def _count_problems(manifest: Manifest, rows: Sequence[dict[str, Any]]) -> list[str]:
+    counts = manifest.counts
+    fates = Counter(row["fate"] for row in rows)
+    rejected = {reason: n for reason, n in fates.items() if reason != WRITTEN}
+    keys = Counter(row["key"] for row in rows)
+    rows_text = f"the index has {len(rows)} rows, {manifest.index.rows} are listed"
+    written_text = f"the index has {fates[WRITTEN]} written clips"
+    checks = [
+        (counts.read == manifest.index.rows == len(rows), rows_text),
+        (counts.written == fates[WRITTEN], written_text),
+        (counts.rejected == rejected, f"the index has the rejections {rejected}"),
+        (
+            counts.read == counts.written + sum(counts.rejected.values()),
+            "clips are unaccounted for",
+        ),
+        (counts.with_sound == sum(row["has_sound"] for row in rows), "sounds are miscounted"),
+        (len(keys) == len(rows), f"key {keys.most_common(1)[0][0]} stands twice in the index"),
+    ]
+    prefix = f"counts are {counts}, but "
+    return [prefix + text for holds, text in checks if not holds]
+
+
+def _shard_problems(place: str, entry: ShardEntry, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What is wrong with one shard; ``rows`` are the index's in any order."""
+    rows = sorted(rows, key=lambda row: row["sound_offset"])
+    expected_pictures = [
+        (row["key"], number, offset, size)
+        for row in rows
+        for number, (offset, size) in enumerate(
+            zip(row["picture_offsets"], row["picture_sizes"], strict=True)
+        )
+    ]
+    expected_sounds = [(row["key"], 0, row["sound_offset"], row["sound_size"]) for row in rows]
+    problems = [
+        *_tar_problems(picture_place(place, entry.name), entry.picture, expected_pictures),
+        *_tar_problems(sound_place(place, entry.name), entry.sound, expected_sounds),
+    ]
+    if len(rows) != entry.clips:
+        problems.append(f"{entry.name} has {len(rows)} clips in the index, not {entry.clips}")
+    return problems
+
+
+def _tar_problems(
+    tar_place: str, record: TarRecord, expected: Sequence[tuple[str, int, int, int]]
+) -> list[str]:
+    name = tar_place.partition("?")[0].rpartition("/")[2]
+    try:
+        content = storage.read_bytes(tar_place)
+    except FileNotFoundError:
+        return [f"{name} is missing"]
+    if len(content) != record.bytes:
+        return [f"{name} has {len(content)} bytes, not {record.bytes}"]
+    if hashlib.sha256(content).hexdigest() != record.sha256:
+        return [f"{name} differs from its checksum"]
+    read = read_pictures if name.endswith(PICTURE_SUFFIX) else read_sounds
+    try:
+        found = [
+            (m.key, m.position, m.offset, len(m.content)) for m in read(io.BytesIO(content), name)
+        ]
+    except ValueError as error:
+        return [str(error)]
+    return _first_difference(name, expected, found)
+
+
+def _first_difference(
+    name: str,
+    expected: Iterable[tuple[str, int, int, int]],
+    found: Sequence[tuple[str, int, int, int]],
+) -> list[str]:
+    expected = list(expected)
+    for wanted, member in zip(expected, found, strict=False):
+        if wanted != member:
+            return [
+                f"{name}: the index has (key, number, offset, bytes) {wanted}, the tar {member}"
+            ]
+    if len(expected) != len(found):
+        return [f"{name} has {len(found)} members, the index {len(expected)}"]
+    return []

@@ -1,0 +1,182 @@
+"""Sound of a media file -> mono PCM at a set rate, its level, and FLAC.
+
+Also the one place where a media file is opened: from memory, with demuxers of files only, so that a
+playlist named ``.mp4`` cannot make FFmpeg fetch anything.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import av
+import numpy as np
+import soundfile  # pyright: ignore[reportMissingTypeStubs]
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.error import FFmpegError, InvalidDataError
+from av.packet import Packet
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    AnyPacket: TypeAlias = Packet[Any]
+else:  # the class takes no parameter at run time
+    AnyPacket = Packet
+
+VIDEO_DEMUXERS = "mov,matroska"
+SOUND_DEMUXERS = VIDEO_DEMUXERS + ",wav,flac,ogg,mp3,aac,aiff"
+FLOOR_DBFS = -120.0
+"""Levels are given no lower than this: silence has none."""
+
+_MARGIN_S = 0.1
+"""Decoded beside a window, since the first packets of a decoder are not yet right."""
+_MAX_DAMAGED_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """Decoded sound."""
+
+    waveform: NDArray[np.float32]
+    """Mono, in [-1, 1], of the asked rate: float32 [t]."""
+    error: str = ""
+    """What went wrong in decoding; the waveform ends there."""
+
+
+def open_media(content: bytes, demuxers: str = VIDEO_DEMUXERS) -> InputContainer:
+    """Opens a file in memory. Raises ``av.FFmpegError`` where it is none of ``demuxers``."""
+    return av.open(
+        io.BytesIO(content),
+        mode="r",
+        container_options={"format_whitelist": demuxers, "protocol_whitelist": "file"},
+        metadata_errors="replace",
+    )
+
+
+def read_sound(
+    source: bytes | Path, sample_rate_hz: int, *, max_s: float = 600.0
+) -> NDArray[np.float32]:
+    """The mono waveform, in [-1, 1], of a sound file or of a video's sound track: float32 [t].
+
+    Raises FileNotFoundError, and ValueError where it holds no sound or more than ``max_s`` of it.
+    """
+    name = "this file" if isinstance(source, bytes) else str(source)
+    content = source if isinstance(source, bytes) else source.read_bytes()
+    try:
+        with open_media(content, SOUND_DEMUXERS) as container:
+            if not container.streams.audio:
+                raise ValueError(f"{name} holds no sound")
+            stream = container.streams.audio[0]
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            track = decode_track(packets, stream, sample_rate_hz, max_s=max_s)
+    except FFmpegError as error:
+        raise ValueError(f"{name} is no sound file that can be read: {error.strerror}") from None
+    if track.error or not len(track.waveform):
+        raise ValueError(f"{name} holds no usable sound: {track.error or 'it is empty'}")
+    return track.waveform
+
+
+def decode_track(
+    packets: Sequence[AnyPacket],
+    stream: AudioStream,
+    sample_rate_hz: int,
+    *,
+    start_s: float = -math.inf,
+    end_s: float = math.inf,
+    max_s: float = 600.0,
+) -> Track:
+    """Decodes and resamples what sounds between two moments of the stream's own clock.
+
+    Packets that cannot be decoded are passed over, as players do, up to a tenth of them.
+    """
+    decoder = _Decoder(stream, sample_rate_hz)
+    inside = [p for p in packets if _overlaps(p, start_s - _MARGIN_S, end_s + _MARGIN_S)]
+    try:
+        for packet in inside:
+            decoder.feed(packet)
+            if decoder.samples > max_s * sample_rate_hz:
+                raise ValueError(f"more than {max_s:g} s of sound")
+        waveform, begins_s = decoder.finish()
+    except (FFmpegError, ValueError) as failure:
+        return Track(waveform=np.zeros(0, np.float32), error=str(failure))
+    if decoder.damaged > _MAX_DAMAGED_SHARE * len(inside):
+        error = f"{decoder.damaged} of {len(inside)} packets are damaged"
+        return Track(waveform=waveform[:0], error=error)
+    first = round(max(start_s - begins_s, 0.0) * sample_rate_hz)
+    last = round(max(min(end_s - begins_s, max_s), 0.0) * sample_rate_hz)
+    return Track(waveform=np.clip(waveform[first:last], -1.0, 1.0))
+
+
+def encode_flac(waveform: NDArray[np.float32], sample_rate_hz: int) -> bytes:
+    """A mono waveform in [-1, 1] as 16-bit FLAC."""
+    stream = io.BytesIO()
+    pcm = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
+    write: Any = soundfile.write  # pyright: ignore[reportUnknownMemberType]
+    write(stream, pcm, sample_rate_hz, format="FLAC", subtype="PCM_16")
+    return stream.getvalue()
+
+
+def level_dbfs(waveform: NDArray[np.float32]) -> float:
+    """RMS level relative to full scale, dB."""
+    if not len(waveform):
+        return FLOOR_DBFS
+    return _decibels(math.sqrt(float(np.mean(np.square(waveform, dtype=np.float64)))))
+
+
+def peak_dbfs(waveform: NDArray[np.float32]) -> float:
+    """Largest magnitude relative to full scale, dB."""
+    return _decibels(float(np.max(np.abs(waveform), initial=0.0)))
+
+
+class _Decoder:
+    """Packets in, resampled mono out."""
+
+    def __init__(self, stream: AudioStream, sample_rate_hz: int) -> None:
+        self._context: Any = stream.codec_context
+        self._resampler = AudioResampler(format="flt", layout="mono", rate=sample_rate_hz)
+        self._parts: list[NDArray[np.float32]] = []
+        self._begins_s: float | None = None
+        self.samples = 0
+        self.damaged = 0
+
+    def feed(self, packet: AnyPacket | None) -> None:
+        try:
+            frames = self._context.decode(packet)
+        except InvalidDataError:
+            self.damaged += 1
+            return
+        for frame in cast("list[AudioFrame]", frames):
+            if self._begins_s is None:
+                self._begins_s = float(frame.time or 0.0)
+            self._resample(frame)
+
+    def finish(self) -> tuple[NDArray[np.float32], float]:
+        """The whole waveform, and when it begins on the stream's clock."""
+        self.feed(None)
+        self._resample(None)
+        if not self._parts:
+            return np.zeros(0, np.float32), 0.0
+        return np.concatenate(self._parts), self._begins_s or 0.0
+
+    def _resample(self, frame: AudioFrame | None) -> None:
+        for resampled in self._resampler.resample(frame):
+            part = np.asarray(resampled.to_ndarray(), np.float32).reshape(-1)
+            self._parts.append(part)
+            self.samples += len(part)
+
+
+def _overlaps(packet: AnyPacket, start_s: float, end_s: float) -> bool:
+    if packet.pts is None:
+        return True
+    begins_s = float(packet.pts * packet.time_base)
+    return (
+        begins_s <= end_s and begins_s + float((packet.duration or 0) * packet.time_base) >= start_s
+    )
+
+
+def _decibels(magnitude: float) -> float:
+    return max(20.0 * math.log10(magnitude), FLOOR_DBFS) if magnitude > 0.0 else FLOOR_DBFS

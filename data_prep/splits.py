@@ -1,0 +1,75 @@
+"""Splits grouped by video: validation, shards and leaks all follow from the video's id.
+
+Everything here is a pure function of ids, so that it comes out the same on any machine, in any
+order of rows and for any number of workers.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+SPLITS = ("train", "val", "test")
+"""Splits a row may name, from the least to the most held out."""
+
+
+class Row(Protocol):
+    """What a split is decided on."""
+
+    @property
+    def youtube_id(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+
+RowT = TypeVar("RowT", bound=Row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leak:
+    """A video that stands in more than one split."""
+
+    youtube_id: str
+    """The video."""
+    splits: tuple[str, ...]
+    """Splits it stands in, in the order of ``SPLITS``."""
+
+
+def _unit_hash(salt: str, youtube_id: str) -> int:
+    digest = hashlib.sha256(f"{salt}:{youtube_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def is_validation(youtube_id: str, share: float = 0.05) -> bool:
+    """Whether a *training* video is held out to choose checkpoints; ``share`` of all ids are.
+
+    A video that is held out at one share is held out at every larger one.
+    """
+    return _unit_hash("validation", youtube_id) < share * 2.0**64
+
+
+def shard_of(youtube_id: str, shards: int) -> int:
+    """The shard, in ``range(shards)``, in which every clip of a video lies."""
+    if shards < 1:
+        raise ValueError(f"the number of shards is {shards}: give at least 1")
+    return _unit_hash("shard", youtube_id) % shards
+
+
+def find_leaks(rows: Iterable[Row]) -> tuple[Leak, ...]:
+    """Videos that stand in several splits, sorted by id."""
+    splits_of: defaultdict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        splits_of[row.youtube_id].add(row.split)
+    return tuple(
+        Leak(youtube_id=youtube_id, splits=tuple(sorted(splits, key=SPLITS.index)))
+        for youtube_id, splits in sorted(splits_of.items())
+        if len(splits) > 1
+    )
+
+
+def drop_leaks(rows: Sequence[RowT], leaks: Iterable[Leak]) -> list[RowT]:
+    """Rows without those that a more held-out split also has: train yields to val, val to test."""
+    kept_split = {leak.youtube_id: leak.splits[-1] for leak in leaks}
+    return [row for row in rows if kept_split.get(row.youtube_id, row.split) == row.split]
