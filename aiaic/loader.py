@@ -101,7 +101,7 @@ class Loader:
         draws = centre if seed is None else plan.draws(seed, epoch, ref.key, len(Draw))
         frame = ref.pictures[int(draws[Draw.FRAME] * len(ref.pictures))]
         rgb = simplejpeg.decode_jpeg(self.read(ref.shard, "picture", *frame), "RGB")
-        rgb = _crop(rgb, self.view.size_px, draws[Draw.CROP_X], draws[Draw.CROP_Y])
+        rgb = crop(rgb, self.view.size_px, draws[Draw.CROP_X], draws[Draw.CROP_Y])
         if seed is not None and self.view.flip and draws[Draw.FLIP] < 0.5:
             rgb = rgb[:, ::-1]
         waveform = None
@@ -143,7 +143,7 @@ def _batch(step: Step, jobs: Sequence["Future[_Decoded]"]) -> Batch:
     )
 
 
-def _crop(rgb: NDArray[np.uint8], size: int, x: float, y: float) -> NDArray[np.uint8]:
+def crop(rgb: NDArray[np.uint8], size: int, x: float, y: float) -> NDArray[np.uint8]:
     """Resize the short side to ``size`` and take the square at (x, y) in [0, 1) of what is left."""
     height, width = rgb.shape[:2]
     if min(height, width) != size:
