@@ -1,0 +1,135 @@
+"""All clips of a world, made in parallel and published whole or not at all."""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (pyarrow ships no types)
+
+import csv
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from data_prep.synthetic import world
+from data_prep.synthetic.clips import write_clip
+from data_prep.synthetic.world import PlannedClip
+
+ANNOTATIONS_NAME = "vggsound.csv"
+CLIPS_NAME = "clips"
+RENDERINGS_NAME = "renderings"
+TRUTH_NAME = "truth.parquet"
+VERSION = "1"
+"""Changes whenever the same seed would give another world."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Where a finished world lies."""
+
+    folder: Path
+    clips: int
+    reused: bool
+    """Whether it stood there already."""
+
+    @property
+    def annotations(self) -> Path:
+        """Rows ``youtube id, start seconds, label, split``."""
+        return self.folder / ANNOTATIONS_NAME
+
+    @property
+    def clips_folder(self) -> Path:
+        """The MP4 files."""
+        return self.folder / CLIPS_NAME
+
+    @property
+    def truth(self) -> Path:
+        """The truth, beside which ``renderings`` lies."""
+        return self.folder / TRUTH_NAME
+
+
+def synthesize(out: Path, clips: int, seed: int = 0, workers: int | None = None) -> World:
+    """Make a world of ``clips`` clips in the folder ``out``, or reuse the same one standing there.
+
+    ``workers`` processes (default: one per core) share the work. ValueError where ``out`` holds
+    something else; an interrupted call leaves nothing under that name.
+    """
+    if clips < 1:
+        raise ValueError(f"clips must be at least 1, got {clips}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+    identity = {b"version": VERSION.encode(), b"clips": b"%d" % clips, b"seed": b"%d" % seed}
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not _is_same_world(out, identity):
+            raise ValueError(
+                f"{out} is not empty and is not the world of {clips} clips with seed {seed}; "
+                "remove it or choose another --out"
+            )
+        return World(folder=out, clips=clips, reused=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        plan = world.plan_world(clips, seed)
+        _make_clips(plan, seed, building, workers or os.cpu_count() or 1)
+        _write_annotations(plan, building / ANNOTATIONS_NAME)
+        _write_truth(plan, building / TRUTH_NAME, identity)
+        building.chmod(0o755)
+        building.replace(out)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    return World(folder=out, clips=clips, reused=False)
+
+
+def _make_clips(plan: list[PlannedClip], seed: int, folder: Path, workers: int) -> None:
+    for name in (CLIPS_NAME, RENDERINGS_NAME):
+        (folder / name).mkdir()
+    write: Callable[[PlannedClip], None] = partial(write_clip, seed=seed, folder=folder)
+    with tqdm(total=len(plan), desc="synthesize", unit="clip") as bar:
+        if workers == 1 or len(plan) == 1:
+            for clip in plan:
+                write(clip)
+                bar.update()
+            return
+        with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
+            for _ in pool.map(write, plan, chunksize=max(1, min(4, len(plan) // workers))):
+                bar.update()
+
+
+def _write_annotations(plan: list[PlannedClip], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerows([c.youtube_id, c.start_s, c.class_name, c.split] for c in plan)
+
+
+def _write_truth(plan: list[PlannedClip], path: Path, identity: dict[bytes, bytes]) -> None:
+    """One row per clip; ``sound_class`` is the class that is heard, null where nothing is."""
+    columns = {
+        "key": [c.key for c in plan],
+        "youtube_id": [c.youtube_id for c in plan],
+        "start_s": [float(c.start_s) for c in plan],
+        "split": [c.split for c in plan],
+        "class": [c.class_name for c in plan],
+        "appearance": [world.BY_NAME[c.class_name].appearance for c in plan],
+        "fits": [c.fits for c in plan],
+        "has_sound": [c.sound_class is not None for c in plan],
+        "sound_class": pa.array([c.sound_class for c in plan], pa.string()),
+    }
+    pq.write_table(pa.table(columns).replace_schema_metadata(identity), path)
+
+
+def _is_same_world(out: Path, identity: dict[bytes, bytes]) -> bool:
+    truth = out / TRUTH_NAME
+    if not truth.is_file() or pq.read_schema(truth).metadata != identity:
+        return False
+    keys = pq.read_table(truth, columns=["key"]).column("key").to_pylist()
+    expected = {f"{key}.mp4" for key in keys}
+    return expected == {p.name for p in (out / CLIPS_NAME).iterdir()}
