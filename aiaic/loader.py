@@ -130,12 +130,11 @@ def video_hash(youtube_id: str) -> int:
 def _batch(step: Step, jobs: Sequence["Future[_Decoded]"]) -> Batch:
     decoded = [job.result() for job in jobs]
     waveforms = [d.waveform for d in decoded if d.waveform is not None]
-    pictures = np.stack([d.rgb for d in decoded])  # [b h w 3], which is channels_last as it is
     return Batch(
         keys=tuple(d.ref.key for d in decoded),
         video=torch.tensor([video_hash(d.ref.youtube_id) for d in decoded]),
         position=torch.from_numpy(step.positions),
-        picture=torch.from_numpy(pictures).permute(0, 3, 1, 2),
+        picture=torch.from_numpy(np.stack([d.rgb.transpose(2, 0, 1) for d in decoded])),
         waveform=torch.from_numpy(np.stack(waveforms)) if waveforms else None,
         has_sound=torch.tensor([d.ref.sound is not None for d in decoded]),
         draws=torch.from_numpy(np.stack([d.draws for d in decoded])),

@@ -104,7 +104,8 @@ class Trainer:
         model = networks.build(recipe.model, recipe.sampling.seed)
         self.origin = load_init(model, stage, recipe, init)
         self.stage = stages.build(stage, model, recipe).to(device)
-        self.stage.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if device.type == "cuda":  # on CPUs GroupNorm is several times slower in this format
+            self.stage.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         shares = self.stage.parameter_shares()
         self.names = [name for name, _, _ in shares]
         self.parameters = [parameter for _, parameter, _ in shares]
@@ -122,11 +123,12 @@ class Trainer:
         module = self._distributed()
         meter = _Meter(self.device)
         while self.step < self.settings.steps:
+            rate = self.rate()
             meter.add(train_step(self, module, next(batches)))
             self.step += 1
             last = self.step == self.settings.steps
             if last or self.step % training.report_every == 0:
-                self.curves.append({"step": self.step, "lr": self.rate(), **meter.means()})
+                self.curves.append({"step": self.step, "learning_rate": rate, **meter.means()})
                 self.run.progress(self.step, self.curves[-1])
             stop = self.run.stop_requested()
             if last or stop or self.step % training.save_every == 0:
@@ -306,23 +308,34 @@ def load_init(
     Raises:
         ValueError: the checkpoint is missing, needless, of another stage or architecture.
     """
-    if stage == 1:
-        if init is not None:
-            raise ValueError("stage 1 starts from scratch: leave out the initial checkpoint")
-        return None
     if init is None:
-        raise ValueError(f"stage {stage} starts from a checkpoint of stage {stage - 1}: name one")
+        if stage > 1:
+            raise ValueError(
+                f"stage {stage} starts from a checkpoint of stage {stage - 1}: name one"
+            )
+        return None
     record = checkpoint.read_record(init.folder)
-    if record.stage != stage - 1:
-        raise ValueError(
-            f"'{init.place}' is a checkpoint of stage {record.stage}; "
-            f"stage {stage} starts from one of stage {stage - 1}"
-        )
-    check_architecture(record, recipe, init.place)
+    check_init(record, stage, recipe, init.place)
     model.load_state_dict(checkpoint.read_model(init.folder))
     return checkpoint.Origin(
         place=init.place, stage=record.stage, model_sha256=checkpoint.model_sha256(init.folder)
     )
+
+
+def check_init(record: checkpoint.Record, stage: int, recipe: Recipe, place: str) -> None:
+    """Refuse a checkpoint that ``stage`` cannot start from.
+
+    Raises:
+        ValueError: it is needless, of another stage than the one before, or of another architecture.
+    """
+    if stage == 1:
+        raise ValueError("stage 1 starts from scratch: leave out the initial checkpoint")
+    if record.stage != stage - 1:
+        raise ValueError(
+            f"'{place}' is a checkpoint of stage {record.stage}; "
+            f"stage {stage} starts from one of stage {stage - 1}"
+        )
+    check_architecture(record, recipe, place)
 
 
 def check_architecture(record: checkpoint.Record, recipe: Recipe, place: str) -> None:

@@ -20,11 +20,11 @@ class ConvBlock(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """Two ConvBlocks around a shortcut."""
+    """A ConvBlock around a shortcut."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(ConvBlock(channels, channels), ConvBlock(channels, channels))
+        self.body = ConvBlock(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)

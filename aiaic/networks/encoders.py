@@ -66,10 +66,12 @@ def _trunk(encoder: EncoderConfig, *, channels: int, semantics: int) -> nn.Modul
     width = encoder.width
     widths = (width, 2 * width, 3 * width, 4 * width)
     blocks = [
-        nn.Sequential(ConvBlock(inputs, outputs, stride=2), ResidualBlock(outputs))
+        ConvBlock(inputs, outputs, stride=2)
         for inputs, outputs in zip((channels, *widths[:-1]), widths, strict=True)
     ]
-    return nn.Sequential(*blocks, _Pool(), nn.Linear(2 * widths[-1], semantics))
+    return nn.Sequential(
+        *blocks, ResidualBlock(widths[-1]), _Pool(), nn.Linear(2 * widths[-1], semantics)
+    )
 
 
 class _Pool(nn.Module):

@@ -68,7 +68,7 @@ class ColorizationStage(Stage):
     ) -> StageOutput:
         L, ab = rgb_to_lab(batch.picture)
         predicted, logits = self.model.colorizer(
-            L.contiguous(memory_format=torch.channels_last),
+            L,
             assigned.semantics,
             assigned.present,
             always_relevant=always_relevant,
@@ -81,7 +81,7 @@ class ColorizationStage(Stage):
                 logits, assigned.relevant, assigned.present, self.settings.smoothing
             )
             loss = loss + self.settings.relevance_weight * relevance
-            terms |= {"relevance": relevance, "partner_fits": assigned.partner_fits}
+            terms["relevance"] = relevance
         return StageOutput(loss=loss, terms=terms)
 
 
@@ -103,7 +103,7 @@ class Stage1(ColorizationStage):
             rgb if self.scene_view == "same" else random_view(rgb, batch, self.model.scene.size_px)
         )
         assigned = assign(
-            self.model.scene(view.contiguous(memory_format=torch.channels_last)),
+            self.model.scene(view),
             _all(batch),
             batch,
             p_missing=self.settings.p_missing,

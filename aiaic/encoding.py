@@ -1,0 +1,109 @@
+"""What evaluated networks hear and see: scene semantics of every clip's sound and picture."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from aiaic.audio import is_silent, to_float
+from aiaic.batch import Batch
+from aiaic.conditions import IMAGE, MATCHED, NOISY_SNR_DB, Clip, key_seed
+from aiaic.networks.model import Model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Networks:
+    """What is evaluated."""
+
+    model: Model
+    hears: bool
+    """Whether its audio encoder is trained (stages 2 and 3)."""
+    stage1: Model | None = None
+    """The stage-1 model, for the condition ``image``."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Semantics:
+    """Scene semantics of all clips, on the CPU, rows in the order of ``clips``."""
+
+    clips: tuple[Clip, ...]
+    sound: Mapping[str, Float[Tensor, "n d"]]
+    """Of each clip's own sound, clean and with noise."""
+    audible: Mapping[str, Bool[Tensor, " n"]]
+    """Whether that sound lies over -60 dBFS."""
+    scene: Float[Tensor, "n d"]
+    """Of each colour picture, by the evaluated model's own (frozen) scene encoder."""
+    image: Float[Tensor, "n d"] | None
+    """Of each colour picture, by the stage-1 model."""
+
+
+def encode(
+    networks: Networks, batches: Iterable[Batch], seed: int, device: torch.device
+) -> Semantics:
+    """Encode every sound and every picture once.
+
+    Raises:
+        ValueError: there are no clips.
+    """
+    clips: list[Clip] = []
+    parts: dict[str, list[Tensor]] = {}
+    for batch in batches:
+        clips += [
+            Clip(key=key, video=int(video), has_sound=bool(has_sound))
+            for key, video, has_sound in zip(batch.keys, batch.video, batch.has_sound, strict=True)
+        ]
+        for name, rows in _encode_batch(networks, batch.to(device), seed):
+            parts.setdefault(name, []).append(rows.cpu())
+    if not clips:
+        raise ValueError("there are no clips to evaluate")
+    whole = {name: torch.cat(rows) for name, rows in parts.items()}
+    heard = [name for name in (MATCHED, *NOISY_SNR_DB) if name in whole]
+    return Semantics(
+        clips=tuple(clips),
+        sound={name: whole[name] for name in heard},
+        audible={name: whole[f"{name} audible"] for name in heard},
+        scene=whole["scene"],
+        image=whole.get(IMAGE),
+    )
+
+
+def hear(
+    model: Model, waveform: Float[Tensor, "b t"]
+) -> tuple[Float[Tensor, "b d"], Bool[Tensor, " b"]]:
+    """Scene semantics of sounds in [-1, 1], and whether each is loud enough to be one."""
+    return model.audio(waveform), ~is_silent(waveform)
+
+
+def add_noise(
+    waveform: Float[Tensor, "b t"], snr_db: float, seeds: Sequence[int]
+) -> Float[Tensor, "b t"]:
+    """White noise at a signal-to-noise ratio, a generator of its own for each sound."""
+    noise = torch.stack(
+        [
+            torch.randn(waveform.shape[1], generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ]
+    ).to(waveform)
+    rms = waveform.square().mean(1, keepdim=True).sqrt()
+    return waveform + noise * rms * 10 ** (-snr_db / 20)
+
+
+def _encode_batch(networks: Networks, batch: Batch, seed: int) -> Iterator[tuple[str, Tensor]]:
+    rgb = batch.picture.float() / 255
+    yield "scene", networks.model.scene(rgb)
+    if networks.stage1 is not None:
+        yield IMAGE, networks.stage1.scene(rgb)
+    if not networks.hears:
+        return
+    assert batch.waveform is not None
+    clean = to_float(batch.waveform)
+    sounds = {MATCHED: clean}
+    for name, snr_db in NOISY_SNR_DB.items():
+        seeds = [key_seed(seed, f"{name}/{key}") for key in batch.keys]
+        sounds[name] = add_noise(clean, snr_db, seeds)
+    for name, waveform in sounds.items():
+        semantics, audible = hear(networks.model, waveform)
+        yield name, semantics
+        yield f"{name} audible", audible
