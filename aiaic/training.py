@@ -326,7 +326,7 @@ def check_init(record: checkpoint.Record, stage: int, recipe: Recipe, place: str
     """Refuse a checkpoint that ``stage`` cannot start from.
 
     Raises:
-        ValueError: it is needless, of another stage than the one before, or of another architecture.
+        ValueError: it is needless, not of the stage before, or of another architecture.
     """
     if stage == 1:
         raise ValueError("stage 1 starts from scratch: leave out the initial checkpoint")
