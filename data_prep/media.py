@@ -23,8 +23,9 @@ import simplejpeg  # pyright: ignore[reportMissingTypeStubs]
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from data_prep.catalog import Clip
 from data_prep.sound import (
@@ -51,6 +52,12 @@ __all__ = [
 
 VIDEO_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
 """Codecs that are decoded; another is a rejection."""
+_SCALING = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.BITEXACT
+)
 
 Reason: TypeAlias = Literal[
     "missing", "undecodable", "too_large", "too_long", "too_short", "no_picture", "no_sound"
@@ -190,7 +197,7 @@ def _read(content: bytes, clip: Clip, settings: MediaSettings) -> Sample:
         frames = [p for p in packets if p.stream_index == video.index]
         window = _window(frames, video, origin_s, clip, settings)
         targets = _targets(frames, video, origin_s, window, settings)
-        pictures = [_upright_planes(f, video, settings) for f in _decode(frames, video, targets)]
+        pictures = [_upright_image(f, video, settings) for f in _decode(frames, video, targets)]
         actual_s = [_seconds(target.pts, video) - origin_s for target in targets]
         source_size = video.codec_context.width, video.codec_context.height
         track = None
@@ -208,11 +215,11 @@ def _read(content: bytes, clip: Clip, settings: MediaSettings) -> Sample:
         raise _RejectedError("no_sound", fate)
     return Sample(
         key=clip.key,
-        pictures=tuple(_jpeg(planes, settings) for planes in pictures),
+        pictures=tuple(_jpeg(image, settings) for image in pictures),
         requested_s=tuple(round(target.requested_s, 6) for target in targets),
         actual_s=tuple(round(time_s, 6) for time_s in actual_s),
-        width=pictures[0].shape[2],
-        height=pictures[0].shape[1],
+        width=pictures[0].shape[1],
+        height=pictures[0].shape[0],
         source_width=source_size[0],
         source_height=source_size[1],
         sound=sound,
@@ -351,10 +358,13 @@ def _usable_sound(track: Track | None, settings: MediaSettings) -> tuple[bytes, 
     return encode_flac(track.waveform, settings.sample_rate_hz), "kept"
 
 
-def _upright_planes(
+def _upright_image(
     frame: VideoFrame, video: VideoStream, settings: MediaSettings
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Y, Cb, Cr of a frame, full range and BT.601 as in JPEG, scaled, upright: uint8 [3 h w]."""
+) -> NDArray[np.uint8]:
+    """A frame as sRGB, scaled and upright: uint8 [h w 3].
+
+    By way of RGB, since FFmpeg loses up to two levels when it goes from one YCbCr to another.
+    """
     aspect = float(video.sample_aspect_ratio or 1)
     width, height = frame.width * aspect, float(frame.height)
     if max(width, height) > settings.max_aspect * min(width, height):
@@ -363,20 +373,17 @@ def _upright_planes(
     scaled = frame.reformat(
         width=round(width * scale),
         height=round(height * scale),
-        format="yuv444p",
-        dst_colorspace=Colorspace.ITU601,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT,
+        format="rgb24",
+        interpolation=_SCALING,
         threads=1,
     )
-    planes = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
-    quarters = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(planes, quarters, axes=(1, 2)))
+    image = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
 
 
-def _jpeg(planes: np.ndarray[Any, np.dtype[np.uint8]], settings: MediaSettings) -> bytes:
-    encode: Any = simplejpeg.encode_jpeg_yuv_planes
-    return bytes(encode(*planes, quality=settings.jpeg_quality))
+def _jpeg(image: NDArray[np.uint8], settings: MediaSettings) -> bytes:
+    encode: Any = simplejpeg.encode_jpeg
+    return bytes(encode(image, quality=settings.jpeg_quality, colorsubsampling="444"))
 
 
 def _seconds(ticks: int, video: VideoStream) -> float:

@@ -137,7 +137,10 @@ class _Decoder:
 
     def __init__(self, stream: AudioStream, sample_rate_hz: int) -> None:
         self._context: Any = stream.codec_context
-        self._resampler = AudioResampler(format="flt", layout="mono", rate=sample_rate_hz)
+        # Weights that sum to 1: FFmpeg's own for floats make stereo 3 dB louder, and clip.
+        self._resampler = AudioResampler(
+            format="flt", layout="mono", rate=sample_rate_hz, options={"rematrix_maxval": "1"}
+        )
         self._parts: list[NDArray[np.float32]] = []
         self._begins_s: float | None = None
         self.samples = 0

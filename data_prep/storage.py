@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -168,7 +168,7 @@ def write_bytes(place: str, content: bytes) -> None:
         _replace(local_path(place), lambda part: part.write_bytes(content))
     else:
         system, path = filesystem(place)
-        with system.open_output_stream(path) as stream:
+        with _named_failure(place), system.open_output_stream(path) as stream:
             stream.write(content)
         if _arrived(place) != (len(content), hashlib.sha256(content).hexdigest()):
             raise OSError(f"{place} differs from what was written there; run again")
@@ -184,7 +184,11 @@ def publish(local_file: Path, place: str) -> None:
         return
     system, path = filesystem(place)
     try:
-        with local_file.open("rb") as source, system.open_output_stream(path) as stream:
+        with (
+            _named_failure(place),
+            local_file.open("rb") as source,
+            system.open_output_stream(path) as stream,
+        ):
             shutil.copyfileobj(source, stream, _CHUNK_BYTES)
         with local_file.open("rb") as source:
             sent = local_file.stat().st_size, hashlib.file_digest(source, "sha256").hexdigest()
@@ -260,16 +264,31 @@ def _s3(endpoint: str, scheme: str, region: str, _credentials: str) -> Any:
     )
 
 
+@contextlib.contextmanager
+def _named_failure(place: str) -> Generator[None, None, None]:
+    """A store's failure as an error that names the place and the way out."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{place} is not there: check the path") from None
+    except OSError as error:
+        if "AWS Error" not in str(error):
+            raise
+        raise OSError(
+            f"{place}: {error}. Check bucket, endpoint (endpoint_override or AWS_ENDPOINT_URL_S3) "
+            "and credentials"
+        ) from None
+
+
 def _info(place: str) -> Any:
     system, path = filesystem(place)
-    return system.get_file_info(path)
+    with _named_failure(place):
+        return system.get_file_info(path)
 
 
 def _open(system: Any, path: str, place: str) -> Any:
-    try:
+    with _named_failure(place):
         return system.open_input_file(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{place} is not there: check the path") from None
 
 
 def _replace(final: Path, write: Callable[[Path], object]) -> None:

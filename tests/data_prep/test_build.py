@@ -1,0 +1,336 @@
+"""From clips to a proven shard set: counts, identity, reuse, kills, budgets, damage."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_prep import build as building
+from data_prep import storage
+from data_prep.build import BuildSettings, build, build_shard, plan, publish_manifest
+from data_prep.catalog import Catalog, Clip, read_folder, read_vggsound
+from data_prep.manifest import INDEX_SCHEMA, load_index, load_manifest, picture_place, verify
+from data_prep.media import MediaSettings
+from data_prep.shard import read_shard
+from data_prep.splits import shard_of
+
+SETTINGS = BuildSettings(media=MediaSettings(size_px=32, pictures=2), shards=3)
+BROKEN = ("bbbbbbbbbbb", "missing"), ("ccccccccccc", "undecodable"), ("ddddddddddd", "too_short")
+
+
+@pytest.fixture(scope="module")
+def world(make_clip, tmp_path_factory):
+    """A csv of 18 clips: 15 good ones, of which two have no sound, and one of each in BROKEN."""
+    folder = tmp_path_factory.mktemp("world")
+    clips, rows = folder / "clips", []
+    for number in range(15):
+        tone_hz = None if number % 8 == 7 else 300.0 + 40 * number
+        name = f"scene{number // 2:06d}"
+        make_clip(
+            clips / f"{name}_{number:06d}.mp4", seconds=1.2, width=64, height=48, tone_hz=tone_hz
+        )
+        rows.append(f'{name},{number},"dog, barking",{"test" if number // 2 == 0 else "train"}')
+    (clips / "ccccccccccc_000001.mp4").write_bytes(b"no video at all" * 9)
+    make_clip(clips / "ddddddddddd_000001.mp4", seconds=0.5)
+    rows += [f"{youtube_id},1,cat,train" for youtube_id, _ in BROKEN]
+    (folder / "vggsound.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def catalog_of(world: Path, place: str | None = None) -> Catalog:
+    return read_vggsound(str(world / "vggsound.csv"), place or str(world / "clips"))
+
+
+def files_of(out: Path) -> dict[str, bytes]:
+    """What a set consists of; records hold the sources' time stamps."""
+    files = (path for path in out.rglob("*") if path.is_file() and path.parent.name != "records")
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+def test_plan_is_a_partition_that_keeps_videos_together(world):
+    clips = catalog_of(world).clips
+    for shard_count in (1, 2, 7, 100):
+        shards = plan(clips, shard_count)
+        assert plan(clips[::-1], shard_count) == shards
+        assert sorted(c.key for s in shards for c in s.clips) == sorted(c.key for c in clips)
+        assert all(shard_of(c.youtube_id, shard_count) == s.index for s in shards for c in s.clips)
+    with pytest.raises(ValueError, match="stands twice"):
+        plan([clips[0], clips[0]], 3)
+
+
+def test_a_new_row_touches_one_shard(world):
+    clips = catalog_of(world).clips
+    before, after = plan(clips[1:], 7), plan(clips, 7)
+    known = {shard.index: shard for shard in before}
+    assert sum(known.get(shard.index) != shard for shard in after) == 1
+
+
+def test_every_clip_is_accounted_for(world, tmp_path):
+    out = str(tmp_path / "out")
+    manifest = build(catalog_of(world), SETTINGS, out)
+    counts = manifest.counts
+    assert (counts.read, counts.written, counts.with_sound) == (18, 15, 14)
+    assert counts.rejected == {"missing": 1, "too_short": 1, "undecodable": 1}
+    rejected = {(row.key.rpartition("_")[0], row.reason) for row in manifest.rejections}
+    assert rejected == set(BROKEN)
+    assert all(row.detail for row in manifest.rejections)
+    assert load_manifest(out) == manifest
+    assert load_manifest(out).digest == manifest.digest
+    assert verify(out) == manifest
+
+    table = load_index(out, manifest)
+    assert table.schema.equals(INDEX_SCHEMA)
+    rows = table.to_pylist()
+    assert [row["key"] for row in rows] == [clip.key for clip in catalog_of(world).clips]
+    assert {row["label"] for row in rows} == {"dog, barking", "cat"}
+    written = [row for row in rows if row["fate"] == "written"]
+    assert all(len(row["picture_sizes"]) == 2 for row in written)
+    assert all(row["requested_s"] == pytest.approx([0.3, 0.9]) for row in written)
+    assert all((row["width"], row["height"]) == (43, 32) for row in written)
+    assert all(bool(row["sound_size"]) == row["has_sound"] for row in written)
+    assert {row["sound_fate"] for row in written if not row["has_sound"]} == {"absent"}
+
+
+def test_the_index_leads_to_each_samples_bytes(world, tmp_path):
+    manifest = build(catalog_of(world), SETTINGS, str(tmp_path))
+    rows = load_index(str(tmp_path), manifest).to_pylist()
+    for entry in manifest.shards:
+        samples = {k: (p, s) for k, p, s in read_shard(tmp_path / "shards", entry.name)}
+        mine = [row for row in rows if row["shard"] == entry.name]
+        assert sorted(samples) == sorted(row["key"] for row in mine)
+        for row in mine:
+            place = picture_place(str(tmp_path), entry.name)
+            spans = zip(row["picture_offsets"], row["picture_sizes"], strict=True)
+            assert [storage.read_range(place, *span) for span in spans] == samples[row["key"]][0]
+            sound = storage.join(str(tmp_path), "shards", f"{entry.name}.sound.tar")
+            content = storage.read_range(sound, row["sound_offset"], row["sound_size"])
+            assert content == samples[row["key"]][1]
+
+
+def test_two_builds_are_byte_identical_in_any_order(world, tmp_path):
+    catalog = catalog_of(world)
+    build(catalog, SETTINGS, str(tmp_path / "one"))
+    backwards = [
+        build_shard(planned, SETTINGS.media, str(tmp_path / "two"))
+        for planned in plan(catalog.clips[::-1], 3)[::-1]
+    ]
+    publish_manifest(catalog, backwards, SETTINGS, str(tmp_path / "two"))
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+    assert not list((tmp_path / "one").rglob(".*"))
+
+
+def rebuilt(
+    catalog: Catalog, settings: BuildSettings, out: Path, shard_count: int = 3
+) -> list[int]:
+    """Shards that a build made anew."""
+    records = [build_shard(p, settings.media, str(out)) for p in plan(catalog.clips, shard_count)]
+    publish_manifest(catalog, records, settings, str(out))
+    return [record.index for record in records if not record.reused]
+
+
+def test_a_second_build_makes_only_what_changed(world, tmp_path, make_clip):
+    catalog = catalog_of(world)
+    assert rebuilt(catalog, SETTINGS, tmp_path) == [0, 1, 2]
+    before = files_of(tmp_path)
+    assert rebuilt(catalog, SETTINGS, tmp_path) == []
+    assert files_of(tmp_path) == before
+
+    relabelled = [dataclasses.replace(c, label="x", split="train") for c in catalog.clips]
+    assert rebuilt(Catalog(clips=tuple(relabelled), leaks=()), SETTINGS, tmp_path) == []
+    assert {row["label"] for row in load_index_rows(tmp_path)} == {"x"}
+
+    changed = (dataclasses.replace(catalog.clips[0], stamp="1:2"), *catalog.clips[1:])
+    touched = shard_of(catalog.clips[0].youtube_id, 3)
+    assert rebuilt(Catalog(clips=changed, leaks=()), SETTINGS, tmp_path) == [touched]
+    other = dataclasses.replace(SETTINGS, media=MediaSettings(size_px=48, pictures=2))
+    assert rebuilt(catalog, other, tmp_path) == [0, 1, 2]
+    verify(str(tmp_path))
+
+
+def load_index_rows(out: Path) -> list[dict]:
+    return load_index(str(out), load_manifest(str(out))).to_pylist()
+
+
+def test_a_lost_or_shortened_tar_or_record_is_made_again(world, tmp_path):
+    catalog = catalog_of(world)
+    rebuilt(catalog, SETTINGS, tmp_path)
+    before = files_of(tmp_path)
+    first, second, third = load_manifest(str(tmp_path)).shards
+    (tmp_path / "shards" / f"{first.name}.sound.tar").unlink()
+    with (tmp_path / "shards" / f"{second.name}.picture.tar").open("r+b") as tar:
+        tar.truncate(1000)
+    (tmp_path / "records" / "shard-00002.json").write_text("{")
+    assert rebuilt(catalog, SETTINGS, tmp_path) == [0, 1, 2]
+    assert files_of(tmp_path) == before
+    assert third.name in {shard.name for shard in load_manifest(str(tmp_path)).shards}
+
+
+def test_the_number_of_shards_is_kept_from_build_to_build(world, tmp_path):
+    clips = catalog_of(world).clips
+    free = BuildSettings(clips_per_shard=6)
+    assert building.choose_shard_count(len(clips), free, str(tmp_path)) == 3
+    assert building.choose_shard_count(1, free, str(tmp_path)) == 1
+    build(catalog_of(world), SETTINGS, str(tmp_path))
+    assert building.choose_shard_count(10_000, free, str(tmp_path)) == 3
+    more = BuildSettings(shards=5)
+    assert building.choose_shard_count(10_000, more, str(tmp_path)) == 5
+
+
+def test_too_many_rejections_end_the_build_without_a_manifest(world, tmp_path):
+    strict = dataclasses.replace(SETTINGS, max_rejected_share=0.1)
+    with pytest.raises(ValueError, match=r"3 of 18 .*1 missing.*max_rejected_share"):
+        build(catalog_of(world), strict, str(tmp_path))
+    assert not (tmp_path / "manifest.json").exists()
+    assert not list(tmp_path.glob("index-*"))
+    build(catalog_of(world), SETTINGS, str(tmp_path))
+
+
+def test_a_build_of_which_nothing_is_left_fails_at_any_budget(tmp_path):
+    clip = Clip(key="a", youtube_id="a", start_s=0, label="", split="train", uri="/nowhere/a.mp4")
+    settings = BuildSettings(max_rejected_share=1.0)
+    with pytest.raises(ValueError, match="1 missing"):
+        build(Catalog(clips=(clip,), leaks=()), settings, str(tmp_path))
+
+
+def test_required_sound_rejects_silent_clips(world, tmp_path):
+    strict = MediaSettings(size_px=32, require_sound=True)
+    settings = BuildSettings(media=strict, max_rejected_share=0.5)
+    counts = build(catalog_of(world), settings, str(tmp_path)).counts
+    assert (counts.written, counts.rejected["no_sound"]) == (14, 1)
+
+
+def test_loading_what_is_no_set_says_so(world, tmp_path):
+    with pytest.raises(FileNotFoundError, match="aiaic prepare"):
+        load_manifest(str(tmp_path))
+    (tmp_path / "manifest.json").write_text('{"schema_version": 99}')
+    with pytest.raises(ValueError, match="schema version 99"):
+        load_manifest(str(tmp_path))
+    for damaged in ("{", "[]", '{"schema_version": 1}'):
+        (tmp_path / "manifest.json").write_text(damaged)
+        with pytest.raises(ValueError, match="damaged"):
+            load_manifest(str(tmp_path))
+
+
+def flip_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda out, tar: flip_byte(tar), "differs from its checksum"),
+        (lambda out, tar: tar.unlink(), "is missing"),
+        (lambda out, tar: tar.write_bytes(tar.read_bytes()[:-512]), "bytes, not"),
+        (lambda out, tar: flip_byte(next(out.glob("index-*"))), "differs from its checksum"),
+        (lambda out, tar: edit_manifest(out, ["counts", "written"], 14), "written"),
+        (lambda out, tar: edit_manifest(out, ["counts", "read"], 19), "counts are"),
+        (lambda out, tar: edit_manifest(out, ["shards", 0, "clips"], 99), "not 99"),
+        (lambda out, tar: edit_manifest(out, ["shards"], []), "not listed"),
+    ],
+)
+def test_verify_names_what_is_wrong(world, tmp_path, damage, complaint):
+    manifest = build(catalog_of(world), SETTINGS, str(tmp_path))
+    damage(tmp_path, tmp_path / "shards" / f"{manifest.shards[1].name}.picture.tar")
+    with pytest.raises(ValueError, match=complaint):
+        verify(str(tmp_path))
+
+
+def edit_manifest(out: Path, keys: list, value: object) -> None:
+    content = json.loads((out / "manifest.json").read_text())
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    (out / "manifest.json").write_text(json.dumps(content))
+
+
+def test_verify_finds_an_index_that_points_elsewhere(world, tmp_path, monkeypatch):
+    real = building._index_row
+
+    def shifted(clip, row):
+        columns = real(clip, row)
+        if columns["sound_size"]:
+            columns["sound_offset"] += 512
+        return columns
+
+    monkeypatch.setattr(building, "_index_row", shifted)
+    build(catalog_of(world), SETTINGS, str(tmp_path))
+    with pytest.raises(ValueError, match="the index has"):
+        verify(str(tmp_path))
+
+
+KILLED = """
+import sys
+from data_prep.build import BuildSettings, build
+from data_prep.catalog import read_vggsound
+from data_prep.media import MediaSettings
+world, out = sys.argv[1:]
+settings = BuildSettings(media=MediaSettings(size_px=32, pictures=2), shards=3)
+build(read_vggsound(world + "/vggsound.csv", world + "/clips"), settings, out)
+"""
+
+
+def test_a_killed_build_publishes_nothing_and_goes_on(world, tmp_path):
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(world), str(tmp_path / "out")],
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
+    records = tmp_path / "out" / "records"
+    while process.poll() is None and not list(records.glob("*.json")):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    with pytest.raises(FileNotFoundError):
+        verify(str(tmp_path / "out"))
+    catalog = catalog_of(world)
+    assert len(rebuilt(catalog, SETTINGS, tmp_path / "out")) < 3
+    build(catalog, SETTINGS, str(tmp_path / "fresh"))
+    finished = {k: v for k, v in files_of(tmp_path / "out").items() if not k.endswith(".part")}
+    assert finished == files_of(tmp_path / "fresh")
+    verify(str(tmp_path / "out"))
+
+
+def test_a_store_that_fails_ends_the_build_instead_of_rejecting(world, tmp_path, monkeypatch):
+    def fail(place):
+        raise OSError("the network is down")
+
+    catalog = catalog_of(world)
+    monkeypatch.setattr(storage, "read_bytes", fail)
+    with pytest.raises(OSError, match="network is down"):
+        build_shard(plan(catalog.clips, 1)[0], SETTINGS.media, str(tmp_path))
+
+
+def test_from_bucket_to_bucket(world, tmp_path, s3_place):
+    storage.upload_folder(world / "clips", storage.join(s3_place, "clips"))
+    catalog = catalog_of(world, storage.join(s3_place, "clips"))
+    out = storage.join(s3_place, "out")
+    manifest = build(catalog, SETTINGS, out)
+    assert verify(out) == manifest == build(catalog_of(world), SETTINGS, str(tmp_path))
+    records = [build_shard(p, SETTINGS.media, out) for p in plan(catalog.clips, 3)]
+    assert all(record.reused for record in records)
+
+
+def test_a_plain_folder_of_clips(world, tmp_path):
+    catalog = read_folder(str(world / "clips"))
+    counts = build(catalog, SETTINGS, str(tmp_path)).counts
+    assert (counts.read, counts.written) == (17, 15)
+
+
+def test_the_eight_real_clips(shared, tmp_path):
+    source = shared / "data" / "vggsound"
+    catalog = read_vggsound(str(source / "vggsound.csv"), str(source / "clips"))
+    settings = BuildSettings(media=MediaSettings(size_px=256))
+    counts = build(catalog, settings, str(tmp_path)).counts
+    assert (counts.written, counts.rejected, counts.with_sound) == (8, {}, 8)
+    verify(str(tmp_path))

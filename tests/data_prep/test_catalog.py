@@ -1,0 +1,236 @@
+"""Catalogs of generated annotations, and of the official ones where they are at hand."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from data_prep.catalog import VIDEO_SUFFIXES, read_ave, read_folder, read_vggsound, safe_key
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Files that a catalog lists and does not open."""
+    folder = tmp_path / "clips"
+    for name in [
+        "-Aaaaaaaaaa_000034.mp4",
+        "b_b_bbbbbbb_5000_15000.mp4",
+        "ccccccccccc.mp4",
+        "notes.txt",
+        ".hidden.mp4",
+    ]:
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"0" * 10)
+    return str(folder)
+
+
+def write(tmp_path: Path, name: str, text: str) -> str:
+    (tmp_path / name).write_text(text)
+    return str(tmp_path / name)
+
+
+def test_vggsound_under_both_naming_schemes_with_quoted_labels(tmp_path, clips):
+    rows = '-Aaaaaaaaaa,34,"dog, barking",test\n\nb_b_bbbbbbb,5,people,train\nddddddddddd,1,x,val\n'
+    catalog = read_vggsound(write(tmp_path, "vggsound.csv", rows), clips)
+    first, second, third = catalog.clips
+    assert (first.key, first.youtube_id, first.start_s) == (
+        "-Aaaaaaaaaa_000034",
+        "-Aaaaaaaaaa",
+        34.0,
+    )
+    assert (first.label, first.split, first.event_end_s) == ("dog, barking", "test", None)
+    assert first.stamp.startswith("10:")
+    assert second.uri.endswith("b_b_bbbbbbb_5000_15000.mp4")
+    assert (third.stamp, Path(third.uri).name) == ("", "ddddddddddd_000001.mp4")
+    assert catalog.leaks == ()
+
+
+@pytest.mark.parametrize(("name", "split"), [("test.csv", "test"), ("train.csv", "train")])
+def test_vggsound_two_column_form_takes_its_split_from_the_name(tmp_path, clips, name, split):
+    text = '-Aaaaaaaaaa_000034.mp4,"dog, barking"\n'
+    (clip,) = read_vggsound(write(tmp_path, name, text), clips).clips
+    assert (clip.key, clip.label, clip.split) == ("-Aaaaaaaaaa_000034", "dog, barking", split)
+    assert clip.stamp
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ("abcdefghijk,12,dog", "3 fields"),
+        ("abcdefghijk,soon,dog,test", "whole number"),
+        ("abcdefghijk,-3,dog,test", "whole number"),
+        ("abcdefghijk,1.5,dog,test", "whole number"),
+        ("abcdefghijk,12,dog,tset", "none of train"),
+        ("abcdefghijk,12,,test", "label is empty"),
+        ("../etc/pass,12,dog,test", "no YouTube id"),
+        ("abcdefghijk.mp4,dog", "whole number"),
+        ('abcdefghijk,12,"dog,test', "end of data"),
+        ("fffffffffff,1,cat,test", "line 1"),
+    ],
+)
+def test_a_malformed_vggsound_row_is_named_by_file_and_line(tmp_path, clips, row, complaint):
+    path = write(tmp_path, "rows.csv", f"fffffffffff,1,dog,test\n{row}\n")
+    with pytest.raises(ValueError, match=complaint) as failure:
+        read_vggsound(path, clips)
+    assert f"{path}:2" in str(failure.value)
+
+
+def test_a_row_that_is_repeated_word_for_word_counts_once(tmp_path, clips, caplog):
+    path = write(tmp_path, "rows.csv", "fffffffffff,1,dog,test\n" * 2)
+    assert len(read_vggsound(path, clips).clips) == 1
+    assert "repeats line 1" in caplog.text
+
+
+def test_what_is_not_there_is_named(tmp_path, clips):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv"):
+        read_vggsound(str(tmp_path / "nowhere.csv"), clips)
+    path = write(tmp_path, "rows.csv", "fffffffffff,1,dog,test\n")
+    with pytest.raises(FileNotFoundError, match="no-clips"):
+        read_vggsound(path, str(tmp_path / "no-clips"))
+    with pytest.raises(ValueError, match="no rows"):
+        read_vggsound(write(tmp_path, "empty.csv", "\n"), clips)
+    (tmp_path / "picture.csv").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(ValueError, match="UTF-8"):
+        read_vggsound(str(tmp_path / "picture.csv"), clips)
+
+
+def test_leaks_are_dropped_from_train_unless_asked_for(tmp_path, clips):
+    rows = "eeeeeeeeeee,1,dog,train\neeeeeeeeeee,9,dog,test\nggggggggggg,1,cat,train\n"
+    path = write(tmp_path, "rows.csv", rows)
+    catalog = read_vggsound(path, clips)
+    assert [clip.key for clip in catalog.clips] == ["eeeeeeeeeee_000009", "ggggggggggg_000001"]
+    assert catalog.dropped == ("eeeeeeeeeee_000001",)
+    assert [leak.youtube_id for leak in catalog.leaks] == ["eeeeeeeeeee"]
+    kept = read_vggsound(path, clips, drop_leaks=False)
+    assert (len(kept.clips), kept.leaks) == (3, catalog.leaks)
+
+
+AVE_ROWS = (
+    "Church bell&ccccccccccc&good&0&10\n"
+    "Male speech&ccccccccccc&good&0&10\n"
+    "Dog&ccccccccccc&good&2&2\n"
+    "Cat&-hhhhhhhhhh&good&3&8\n"
+)
+
+
+@pytest.mark.parametrize("header", ["", "Category&VideoID&Quality&StartTime&EndTime\n"])
+def test_ave_events_are_samples_of_their_own(tmp_path, clips, header):
+    catalog = read_ave(write(tmp_path, "Annotations.txt", header + AVE_ROWS), [], clips)
+    assert [clip.key for clip in catalog.clips] == [
+        "ccccccccccc_000000_000010",
+        "ccccccccccc_000000_000010-2",
+        "ccccccccccc_000002_000002",
+        "-hhhhhhhhhh_000003_000008",
+    ]
+    assert [clip.youtube_id for clip in catalog.clips[:3]] == ["ccccccccccc"] * 3
+    last = catalog.clips[3]
+    assert (last.event_start_s, last.event_end_s, last.split) == (3.0, 8.0, "train")
+    assert catalog.clips[0].stamp
+    assert not last.stamp
+
+
+def test_ave_splits_go_by_event(tmp_path, clips):
+    rows = AVE_ROWS.splitlines(keepends=True)
+    annotations = write(tmp_path, "Annotations.txt", AVE_ROWS)
+    train = write(tmp_path, "trainSet.txt", rows[0] + rows[3])
+    test = write(tmp_path, "testSet.txt", rows[1])
+    catalog = read_ave(annotations, [train, test], clips)
+    assert [(clip.label, clip.split) for clip in catalog.clips] == [
+        ("Male speech", "test"),
+        ("Cat", "train"),
+    ]
+    assert [leak.youtube_id for leak in catalog.leaks] == ["ccccccccccc"]
+    both = write(tmp_path, "valSet.txt", rows[0])
+    with pytest.raises(ValueError, match=r"valSet\.txt:1.*train"):
+        read_ave(annotations, [train, both], clips)
+    with pytest.raises(ValueError, match="rename"):
+        read_ave(annotations, [write(tmp_path, "some.txt", rows[0])], clips)
+    stranger = write(tmp_path, "val.txt", "Dog&zzzzzzzzzzz&good&0&10\n")
+    with pytest.raises(ValueError, match=r"val\.txt:1.*does not stand"):
+        read_ave(annotations, [stranger], clips)
+
+
+@pytest.mark.parametrize("row", ["Dog&ccccccccccc&good&2", "Dog&cc cc&good&2&3", "&c&g&1&2"])
+def test_a_malformed_ave_row_is_named_by_file_and_line(tmp_path, clips, row):
+    path = write(tmp_path, "Annotations.txt", AVE_ROWS + row)
+    with pytest.raises(ValueError, match=r"Annotations\.txt:5"):
+        read_ave(path, [], clips)
+
+
+def test_folder_takes_label_and_split_from_its_folders(tmp_path):
+    for name in ["test/dog/a b.mp4", "cat/ééé_000010.MOV", "c.webm", "c.txt", "val/d.mkv"]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"0")
+    found = {clip.key: clip for clip in read_folder(str(tmp_path)).clips}
+    assert set(found) == {"test%2Fdog%2Fa%20b", "cat%2F%C3%A9%C3%A9%C3%A9_000010", "c", "val%2Fd"}
+    dog = found["test%2Fdog%2Fa%20b"]
+    assert (dog.label, dog.split, dog.youtube_id) == ("dog", "test", "a b")
+    cat = found["cat%2F%C3%A9%C3%A9%C3%A9_000010"]
+    assert (cat.label, cat.split, cat.youtube_id, cat.start_s) == ("cat", "train", "ééé", 10.0)
+    assert (found["val%2Fd"].label, found["val%2Fd"].split) == ("", "val")
+
+
+def test_folder_without_clips_or_with_two_of_one_name_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=VIDEO_SUFFIXES[0]):
+        read_folder(str(tmp_path))
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "a.webm").touch()
+    with pytest.raises(ValueError, match=r"a\.\*"):
+        read_folder(str(tmp_path))
+
+
+def test_keys_are_safe_as_member_names():
+    assert safe_key("a/b.c~d é%") == "a%2Fb%2Ec%7Ed%20%C3%A9%25"
+    assert safe_key("-Qowmc0P9ic_000034") == "-Qowmc0P9ic_000034"
+
+
+def test_official_vggsound_test_csv(shared, tmp_path):
+    source = shared / "data" / "vggsound"
+    catalog = read_vggsound(str(source / "test.csv"), str(source / "clips"))
+    assert len(catalog.clips) == 15446
+    assert len({clip.youtube_id for clip in catalog.clips}) == 14851
+    assert len({clip.key for clip in catalog.clips}) == 15446
+    assert len({clip.label for clip in catalog.clips}) == 309
+    assert {clip.split for clip in catalog.clips} == {"test"}
+    there = [clip.key for clip in catalog.clips if clip.stamp]
+    assert len(there) == len(list((source / "clips").glob("*.mp4"))) == 8
+
+
+def test_official_ave(shared, tmp_path):
+    source = shared / "data" / "ave"
+    splits = [str(source / f"{name}Set.txt") for name in ("train", "val", "test")]
+    annotations = str(source / "Annotations.txt")
+    everything = read_ave(annotations, splits, str(tmp_path), drop_leaks=False)
+    assert len(everything.clips) == 4143 == len({clip.key for clip in everything.clips})
+    assert len({clip.youtube_id for clip in everything.clips}) == 4097
+    assert len({clip.label for clip in everything.clips}) == 28
+    dashed = {c.youtube_id for c in everything.clips if c.youtube_id.startswith("-")}
+    assert len(dashed) == 1012
+    assert sum(clip.event_end_s == clip.event_start_s for clip in everything.clips) == 1
+    leaks = Counter(leak.splits for leak in everything.leaks)
+    assert leaks == {("train", "val"): 10, ("train", "test"): 8}
+    cleaned = read_ave(annotations, splits, str(tmp_path))
+    split_of = {clip.youtube_id: clip.split for clip in cleaned.clips}
+    assert all(split_of[leak.youtube_id] == leak.splits[-1] for leak in cleaned.leaks)
+    assert len(cleaned.clips) + len(cleaned.dropped) == 4143
+
+
+def test_official_rows_of_the_real_clips(shared):
+    source = shared / "data" / "vggsound"
+    catalog = read_vggsound(str(source / "vggsound.csv"), str(source / "clips"))
+    assert len(catalog.clips) == 8
+    assert all(clip.stamp and clip.split == "test" for clip in catalog.clips)
+
+
+def test_clips_in_subfolders_are_found_but_not_twice(tmp_path, clips):
+    path = write(tmp_path, "rows.csv", "-Aaaaaaaaaa,34,dog,test\n")
+    part = Path(clips) / "part2"
+    part.mkdir()
+    shutil.move(Path(clips) / "-Aaaaaaaaaa_000034.mp4", part)
+    assert "part2" in read_vggsound(path, clips).clips[0].uri
+    shutil.copy(part / "-Aaaaaaaaaa_000034.mp4", clips)
+    with pytest.raises(ValueError, match="twice"):
+        read_vggsound(path, clips)

@@ -1,0 +1,372 @@
+"""Decoding against an independent whole decode, and the reason for each rejection."""
+
+import io
+import shutil
+import struct
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from data_prep.catalog import Clip
+from data_prep.media import MediaSettings, Rejection, Sample, read_clip, read_sound
+
+SETTINGS = MediaSettings(size_px=None)
+
+
+def clip_of(path: Path, start_s: float = 0.0, end_s: float | None = None) -> Clip:
+    return Clip(
+        key=path.stem,
+        youtube_id=path.stem,
+        start_s=0.0,
+        label="",
+        split="train",
+        uri=str(path),
+        event_start_s=start_s,
+        event_end_s=end_s,
+    )
+
+
+def read(path: Path, settings: MediaSettings = SETTINGS, **window) -> Sample:
+    sample = read_clip(path, clip_of(path, **window), settings)
+    assert isinstance(sample, Sample), sample
+    return sample
+
+
+def rejection(path: Path, settings: MediaSettings = SETTINGS, **window) -> Rejection:
+    rejected = read_clip(path, clip_of(path, **window), settings)
+    assert isinstance(rejected, Rejection), rejected
+    return rejected
+
+
+def picture(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def number_of(content: bytes) -> int:
+    """The number that ``make_clip`` drew into a frame."""
+    image = picture(content)
+    height, width, _ = image.shape
+    centres = [(2 * bit + 1) * width // 16 for bit in range(8)]
+    return sum(
+        int(image[height // 2, centre, 1] > 128) << bit for bit, centre in enumerate(centres)
+    )
+
+
+def sound_of(sample: Sample) -> np.ndarray:
+    waveform, rate = soundfile.read(io.BytesIO(sample.sound), dtype="float32")
+    assert rate == 16000
+    return waveform
+
+
+@pytest.mark.parametrize("bframes", ["0", "3"])
+@pytest.mark.parametrize("key_interval", [1, 7, 250])
+def test_the_frame_is_the_one_on_screen_at_the_middle(make_clip, tmp_path, key_interval, bframes):
+    path = make_clip(
+        tmp_path / "a.mp4", seconds=4.3, key_interval=key_interval, video_options={"bf": bframes}
+    )
+    sample = read(path)
+    assert sample.requested_s == (2.15,)
+    assert sample.actual_s == (2.1,)
+    assert number_of(sample.pictures[0]) == 21
+
+
+@pytest.mark.parametrize("count", [2, 5, 12])
+def test_uniform_pictures_equal_those_of_a_whole_decode(make_clip, tmp_path, count):
+    path = make_clip(tmp_path / "a.mp4", seconds=3.0, key_interval=9, video_options={"bf": "3"})
+    sample = read(path, MediaSettings(size_px=None, pictures=count))
+    assert sample.requested_s == pytest.approx([(n + 0.5) * 3 / count for n in range(count)])
+    with av.open(str(path)) as container:
+        frames = [(float(f.time), f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
+    for requested, actual, content in zip(
+        sample.requested_s, sample.actual_s, sample.pictures, strict=True
+    ):
+        time_s, image = [(t, i) for t, i in frames if t <= requested + 1e-6][-1]
+        assert actual == pytest.approx(time_s)
+        assert np.abs(picture(content).astype(int) - image).mean() < 3
+
+
+def test_the_window_of_an_event_holds_its_picture_and_its_sound(make_clip, tmp_path):
+    path = make_clip(tmp_path / "a.mp4", seconds=6.0, sound_rate_hz=48000)
+    sample = read(path, start_s=2.0, end_s=5.0)
+    assert sample.requested_s == (3.5,)
+    assert number_of(sample.pictures[0]) == 35
+    assert sample.sound_s == 3.0
+    # The same as in the whole sound, at its place up to half a sample.
+    whole = sound_of(read(path))
+    part = sound_of(sample)
+    assert np.abs(part[800:-800] - whole[32000 + 800 : 80000 - 800]).max() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("window", "reason"), [((3.0, 3.0), "too_short"), ((9.0, 12.0), "too_short")]
+)
+def test_an_event_of_no_length_or_beyond_the_file_is_too_short(make_clip, tmp_path, window, reason):
+    path = make_clip(tmp_path / "a.mp4", seconds=4.0)
+    assert rejection(path, start_s=window[0], end_s=window[1]).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((96, 64), (48, 32)), ((64, 96), (32, 48)), ((64, 64), (32, 32))]
+)
+def test_the_short_side_is_the_set_one(make_clip, tmp_path, shape, expected):
+    path = make_clip(tmp_path / "a.mp4", seconds=1.0, width=shape[0], height=shape[1])
+    sample = read(path, MediaSettings(size_px=32))
+    assert (sample.width, sample.height) == expected == picture(sample.pictures[0]).shape[1::-1]
+    assert (sample.source_width, sample.source_height) == shape
+    larger = read(path, MediaSettings(size_px=128))
+    assert min(larger.width, larger.height) == 128
+
+
+def test_pictures_keep_all_of_their_chroma(make_clip, tmp_path):
+    sample = read(make_clip(tmp_path / "a.mp4", seconds=1.0))
+    with Image.open(io.BytesIO(sample.pictures[0])) as image:
+        assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
+
+
+@pytest.mark.parametrize("color", [(200, 40, 60), (30, 160, 220), (90, 200, 30)])
+def test_colours_survive(make_clip, tmp_path, color):
+    sample = read(make_clip(tmp_path / "a.mp4", seconds=1.0, color=color))
+    mean = picture(sample.pictures[0]).reshape(-1, 3).mean(0)
+    assert mean == pytest.approx(color, abs=2)
+
+
+def test_the_colour_matrix_of_the_file_is_heeded(make_clip, tmp_path):
+    """The same planes tagged BT.709 mean another colour, as an independent formula says."""
+    color = (200, 40, 60)
+    path = make_clip(
+        tmp_path / "a.mp4",
+        seconds=1.0,
+        color=color,
+        video_options={"x264-params": "colormatrix=bt709"},
+    )
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        assert frame.colorspace == 1
+        y, cb, cr = (float(np.frombuffer(plane, np.uint8)[0]) for plane in frame.planes)
+    luma, u, v = (y - 16) / 219, (cb - 128) / 224, (cr - 128) / 224
+    red, blue = luma + 1.5748 * v, luma + 1.8556 * u
+    expected = 255 * np.clip([red, (luma - 0.2126 * red - 0.0722 * blue) / 0.7152, blue], 0, 1)
+    mean = picture(read(path).pictures[0]).reshape(-1, 3).mean(0)
+    assert mean == pytest.approx(expected, abs=2)
+    assert np.abs(expected - color).max() > 8
+
+
+def rotate(path: Path, matrix: tuple[int, ...]) -> None:
+    """Sets the display matrix in the header of the first track."""
+    content = bytearray(path.read_bytes())
+    body = content.index(b"tkhd") + 4
+    content[body + 40 : body + 76] = struct.pack(">9i", *matrix)
+    path.write_bytes(content)
+
+
+ONE, W = 1 << 16, 1 << 30
+TURNED = {
+    0: (ONE, 0, 0, 0, ONE, 0, 0, 0, W),
+    90: (0, ONE, 0, -ONE, 0, 0, 0, 0, W),
+    180: (-ONE, 0, 0, 0, -ONE, 0, 0, 0, W),
+    270: (0, -ONE, 0, ONE, 0, 0, 0, 0, W),
+}
+
+
+@pytest.mark.parametrize("clockwise", TURNED)
+def test_rotation_metadata_is_applied(make_clip, tmp_path, clockwise):
+    path = make_clip(tmp_path / "a.mp4", seconds=2.0)
+    upright = picture(read(path).pictures[0]).astype(int)
+    rotate(path, TURNED[clockwise])
+    turned = picture(read(path).pictures[0]).astype(int)
+    expected = np.rot90(upright, -clockwise // 90)
+    assert turned.shape == expected.shape
+    assert np.abs(turned - expected).mean() < 2
+
+
+def test_pixels_that_are_not_square_are_stretched(make_clip, tmp_path):
+    options = {"x264-params": "sar=2/1"}
+    sample = read(make_clip(tmp_path / "a.mp4", seconds=1.0, video_options=options))
+    assert (sample.width, sample.height) == (192, 64)
+
+
+@pytest.mark.parametrize(
+    ("layout", "rate_hz"),
+    [("mono", 16000), ("mono", 44100), ("stereo", 44100), ("stereo", 48000), ("5.1", 48000)],
+)
+def test_sound_is_mono_at_its_level_and_pitch(make_clip, tmp_path, layout, rate_hz):
+    path = make_clip(tmp_path / "a.mp4", layout=layout, sound_rate_hz=rate_hz, tone_hz=1000.0)
+    sample = read(path)
+    waveform = sound_of(sample)
+    assert sample.sound_fate == "kept"
+    assert len(waveform) / 16000 == sample.sound_s == pytest.approx(2.0, abs=0.1)
+    spectrum = np.abs(np.fft.rfft(waveform[4000:20000]))
+    assert np.argmax(spectrum) == 1000
+    loud = 20 * np.log10(np.sqrt(np.mean(np.square(waveform[4000:28000]))))
+    if layout != "5.1":  # what a low-frequency channel counts is the codec's choice
+        assert loud == pytest.approx(20 * np.log10(0.3 / np.sqrt(2)), abs=0.5)
+        assert sample.rms_dbfs == pytest.approx(loud, abs=0.5)
+        assert sample.peak_dbfs == pytest.approx(20 * np.log10(np.abs(waveform).max()), abs=0.01)
+    assert soundfile.info(io.BytesIO(sample.sound)).subtype == "PCM_16"
+
+
+@pytest.mark.parametrize(
+    ("sound", "fate"),
+    [
+        ({"tone_hz": None}, "absent"),
+        ({"loudness": 0.0}, "silent"),
+        ({"loudness": 0.0005}, "silent"),
+        ({"sound_s": 0.2}, "too_short"),
+        ({"loudness": 0.005}, "kept"),
+    ],
+)
+def test_sound_that_is_of_no_use_is_left_out_and_named(make_clip, tmp_path, sound, fate):
+    path = make_clip(tmp_path / "a.mp4", **sound)
+    sample = read(path)
+    assert sample.sound_fate == fate
+    assert bool(sample.sound) == (fate == "kept") == (sample.sound_s > 0)
+    strict = MediaSettings(size_px=None, require_sound=True)
+    if fate == "kept":
+        assert read(path, strict).sound
+    else:
+        refused = rejection(path, strict)
+        assert (refused.reason, refused.detail) == ("no_sound", fate)
+
+
+def test_reading_twice_gives_the_same_bytes(make_clip, tmp_path):
+    path = make_clip(tmp_path / "a.mp4")
+    assert read(path) == read(path) == read_clip(path.read_bytes(), clip_of(path), SETTINGS)
+
+
+def test_files_that_give_no_sample_are_rejected_for_their_reason(make_clip, tmp_path):
+    good = make_clip(tmp_path / "good.mp4", seconds=2.0)
+    content = good.read_bytes()
+    files = {
+        "empty.mp4": b"",
+        "text.mp4": b"these are words" * 100,
+        "half.mp4": content[: len(content) // 2],
+        "playlist.mp4": b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n/etc/passwd\n",
+        "concat.mp4": b"ffconcat version 1.0\nfile good.mp4\n",
+    }
+    for name, bad in files.items():
+        (tmp_path / name).write_bytes(bad)
+        assert rejection(tmp_path / name).reason == "undecodable", name
+    assert rejection(tmp_path / "nowhere.mp4").reason == "missing"
+    short = make_clip(tmp_path / "short.mp4", seconds=0.9)
+    assert rejection(short).reason == "too_short"
+    assert read(make_clip(tmp_path / "second.mp4", seconds=1.0))
+    only_sound = make_clip(tmp_path / "sound.mp4", video=False)
+    assert rejection(only_sound).reason == "no_picture"
+
+
+def test_a_file_that_is_cut_off_is_rejected(make_clip, tmp_path):
+    """With its header first, a cut file opens well and ends early."""
+    whole = make_clip(tmp_path / "whole.mp4", seconds=6.0)
+    fast = tmp_path / "fast.mp4"
+    with (
+        av.open(str(whole)) as source,
+        av.open(str(fast), "w", options={"movflags": "faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    content = fast.read_bytes()
+    assert read(fast).actual_s == (3.0,)
+    (tmp_path / "cut.mp4").write_bytes(content[: len(content) * 2 // 3])
+    cut = rejection(tmp_path / "cut.mp4")
+    assert cut.reason == "undecodable"
+    assert "cut off" in cut.detail
+
+
+@pytest.mark.parametrize(
+    ("caps", "reason"),
+    [
+        ({"max_pixels": 96 * 64 - 1}, "too_large"),
+        ({"max_bytes": 1000}, "too_large"),
+        ({"max_s": 1.5}, "too_long"),
+        ({"max_aspect": 1.2}, "no_picture"),
+    ],
+)
+def test_caps_are_kept(make_clip, tmp_path, caps, reason):
+    path = make_clip(tmp_path / "a.mp4")
+    assert rejection(path, MediaSettings(size_px=None, **caps)).reason == reason
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_file_with_damaged_bytes_never_raises(make_clip, tmp_path_factory, seed):
+    path = make_clip(tmp_path_factory.mktemp("damaged") / "a.mp4")
+    content = bytearray(path.read_bytes())
+    generator = np.random.default_rng(seed)
+    for place in generator.integers(0, len(content), 40):
+        content[place] = generator.integers(256)
+    outcome = read_clip(bytes(content), clip_of(path), SETTINGS)
+    assert isinstance(outcome, Sample | Rejection)
+
+
+def test_settings_out_of_range_are_refused():
+    for wrong in ({"size_px": 0}, {"pictures": 0}, {"jpeg_quality": 101}, {"sample_rate_hz": 1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            MediaSettings(**wrong)
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+def test_read_sound_reads_the_usual_files(tmp_path, kind):
+    times = np.arange(44100) / 44100
+    wave = 0.5 * np.sin(2 * np.pi * 500 * times)
+    path = tmp_path / f"a.{kind}"
+    soundfile.write(path, np.stack([wave, wave], 1), 44100)
+    waveform = read_sound(path, 16000)
+    assert waveform.dtype == np.float32
+    assert len(waveform) / 16000 == pytest.approx(1.0, abs=0.1)
+    assert np.abs(waveform).max() == pytest.approx(0.5, abs=0.05)
+    assert (read_sound(path.read_bytes(), 16000) == waveform).all()
+
+
+def test_read_sound_of_a_clip_is_the_sound_in_the_shard(make_clip, tmp_path):
+    path = make_clip(tmp_path / "a.mp4")
+    assert np.abs(read_sound(path, 16000) - sound_of(read(path))).max() <= 1 / 32768
+
+
+def test_read_sound_refuses_what_is_none(make_clip, tmp_path):
+    (tmp_path / "words.wav").write_bytes(b"these are words" * 100)
+    with pytest.raises(ValueError, match=r"words\.wav is no sound file"):
+        read_sound(tmp_path / "words.wav", 16000)
+    mute = make_clip(tmp_path / "mute.mp4", tone_hz=None)
+    with pytest.raises(ValueError, match=r"mute\.mp4 holds no sound"):
+        read_sound(mute, 16000)
+    with pytest.raises(FileNotFoundError):
+        read_sound(tmp_path / "nowhere.wav", 16000)
+    long = make_clip(tmp_path / "long.mp4", seconds=3.0)
+    with pytest.raises(ValueError, match="more than 1 s"):
+        read_sound(long, 16000, max_s=1.0)
+
+
+def test_real_clips(shared, tmp_path):
+    """All eight decode; their pictures equal a whole decode's frame at the middle."""
+    for path in sorted((shared / "data" / "vggsound" / "clips").glob("*.mp4")):
+        sample = read(path, MediaSettings(size_px=256))
+        assert min(sample.width, sample.height) == 256
+        assert sample.requested_s == sample.actual_s == (5.0,)
+        assert sample.sound_fate == "kept"
+        assert sample.sound_s == pytest.approx(10.0, abs=0.05)
+
+
+def test_real_recordings(shared):
+    for path in sorted((shared / "data" / "still").glob("*.wav")):
+        theirs, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        ours = read_sound(path, 16000)
+        assert len(ours) / 16000 == pytest.approx(len(theirs) / rate, abs=0.01)
+        assert np.sqrt(np.mean(ours**2)) == pytest.approx(
+            np.sqrt(np.mean(theirs.mean(1) ** 2)), rel=0.2
+        )
+
+
+def test_a_frame_of_a_real_clip_equals_a_whole_decode(shared, tmp_path):
+    path = shared / "data" / "vggsound" / "clips" / "1aDnyPubxdY_000118.mp4"
+    shutil.copy(path, tmp_path)
+    sample = read(tmp_path / path.name)
+    with av.open(str(path)) as container:
+        frames = {float(f.time): f for f in container.decode(video=0)}
+        expected = frames[5.0].to_ndarray(format="rgb24").astype(int)
+    assert np.abs(picture(sample.pictures[0]) - expected).mean() < 3
