@@ -1,0 +1,69 @@
+"""Small shards, settings that make training take a second, and one Ray cluster for all tests."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_prep import build, catalog
+from data_prep.media import MediaSettings
+
+TINY = (
+    "model.backbone.width=8",
+    "model.scene.width=8",
+    "model.sound.width=8",
+    "model.audio.clip_s=0.5",
+    "model.audio.mels=16",
+    "model.guidance.mlp_width=8",
+    "model.guidance.score_width=8",
+    "model.semantics=8",
+    "model.scene_px=32",
+    "view.size_px=32",
+    "sampling.batch_size=8",
+    "sampling.streams=4",
+    *(f"stage{stage}.steps=4" for stage in (1, 2, 3)),
+    "training.threads=1",
+    "training.decode_threads=1",
+    "training.precision=fp32",
+    "training.report_every=1",
+    "training.save_every=2",
+)
+"""Settings of a run that takes about a second."""
+
+TRAIN_CLIPS, TEST_CLIPS = 32, 4
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Path]) -> Path:
+    """A folder ``clips`` of MP4 files, and beside it their VGGSound csv."""
+    folder = tmp_path_factory.mktemp("world")
+    rows = []
+    for number in range(TRAIN_CLIPS + TEST_CLIPS):
+        make_clip(
+            folder / "clips" / f"clip{number:07d}_000000.mp4",
+            seconds=1.2,
+            color=tuple(np.random.default_rng(number).integers(40, 216, 3)),
+            tone_hz=300 + 20 * number,
+        )
+        split = "train" if number < TRAIN_CLIPS else "test"
+        rows.append(f'clip{number:07d},0,"tone, high",{split}\n')
+    (folder / "clips.csv").write_text("".join(rows))
+    return folder / "clips"
+
+
+@pytest.fixture(scope="session")
+def shards(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The clips as four shards."""
+    out = str(tmp_path_factory.mktemp("shards"))
+    settings = build.BuildSettings(media=MediaSettings(size_px=32), shards=4)
+    build.build(catalog.read_vggsound(str(clips.parent / "clips.csv"), str(clips)), settings, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One Ray cluster in this machine for all tests of a session."""
+    from workflows import cluster
+
+    with cluster.connected(cpus=4):
+        yield

@@ -1,0 +1,168 @@
+"""Stages one after the other, each from the best checkpoint of the one before.
+
+The same code runs in this process and in every worker of Ray Train; what differs is the port
+through which the loop talks, :class:`aiaic.run.Run`.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+
+import torch
+
+from aiaic import checkpoint, training
+from aiaic.loader import Samples
+from aiaic.recipe import Recipe
+from aiaic.run import Run
+from data_prep import storage
+from workflows import checkpoints
+from workflows.checkpoints import Finished
+
+log = logging.getLogger(__name__)
+
+OpenRun = Callable[["Stage"], contextlib.AbstractContextManager[Run]]
+"""The port of one stage; leaving it waits for all workers."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to train: all that a worker on another machine needs to know, as plain values."""
+
+    stages: tuple[int, ...]
+    """Which stages, in order."""
+    recipe: Recipe
+    shards: str
+    """Place of the shards."""
+    split: str
+    out: str
+    """The run's folder."""
+    init: str | None = None
+    """Checkpoint, or run, that the first stage starts from; None: the run's own stage before."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a job."""
+
+    number: int
+    place: str
+    """Its folder, ``RUN/stageN``."""
+    steps: int
+    """Optimizer steps in all."""
+
+
+def check(job: Job, samples: Samples, workers: int) -> None:
+    """Refuse what could not be trained or continued, before anything starts.
+
+    Raises:
+        ValueError: the initial checkpoint does not fit, or a stage was begun otherwise.
+        FileNotFoundError: there is no initial checkpoint.
+    """
+    if workers < 0:
+        raise ValueError(f"{workers} workers: give 0 for this process, or more for Ray Train")
+    first = job.stages[0]
+    begins_from = {first: init_place(job, first)}
+    for number in job.stages:
+        begun = checkpoints.steps(checkpoints.stage_place(job.out, number))
+        record = checkpoints.read_record(begun[-1]) if begun else None
+        if record is not None:
+            training.check_same_run(record, job.recipe, samples, number)
+        init = begins_from.get(number)
+        if init is not None:
+            _check_init(job, number, init, record)
+
+
+def train_stages(
+    job: Job, samples: Samples, open_run: OpenRun, device: torch.device
+) -> list[Finished]:
+    """Train the stages of a job; finished ones are left as they are.
+
+    Raises: as :func:`aiaic.training.train`.
+    """
+    return [_train_stage(job, number, samples, open_run, device) for number in job.stages]
+
+
+def init_place(job: Job, number: int) -> str | None:
+    """The exact checkpoint that a stage starts from.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if job.init is not None and number == job.stages[0]:
+        before = checkpoints.stage_place(job.init, number - 1)
+        return checkpoints.resolve(before if checkpoints.read_finished(before) else job.init)
+    if number == 1:
+        return None
+    before = checkpoints.stage_place(job.out, number - 1)
+    if checkpoints.read_finished(before) is None:
+        raise FileNotFoundError(
+            f"stage {number} starts from a finished stage {number - 1}, and '{before}' is none: "
+            f"train stage {number - 1} first, or name a checkpoint of it by --init"
+        )
+    return checkpoints.resolve(before)
+
+
+def describe(job: Job, number: int) -> Stage:
+    """A stage's folder and length."""
+    settings = (job.recipe.stage1, job.recipe.stage2, job.recipe.stage3)[number - 1]
+    return Stage(
+        number=number, place=checkpoints.stage_place(job.out, number), steps=settings.steps
+    )
+
+
+def _train_stage(
+    job: Job, number: int, samples: Samples, open_run: OpenRun, device: torch.device
+) -> Finished:
+    stage = describe(job, number)
+    finished = checkpoints.read_finished(stage.place)
+    if finished is not None:
+        log.info("stage %d is finished already: '%s'", number, stage.place)
+        return finished
+    begun = time.perf_counter()
+    start = init_place(job, number)
+    init = start and training.Init(folder=checkpoints.fetch(start), place=start)
+    with open_run(stage) as run:
+        result = training.train(
+            stage=number,
+            recipe=job.recipe,
+            samples=samples,
+            run=run,
+            init=init or None,
+            device=device,
+        )
+        if run.rank == 0:
+            _finish(stage, result, time.perf_counter() - begun)
+    finished = checkpoints.read_finished(stage.place)
+    assert finished is not None, "rank 0 has written it"
+    return finished
+
+
+def _finish(stage: Stage, result: training.Result, seconds: float) -> None:
+    best = checkpoints.best(stage.place)
+    checkpoints.finish(
+        stage.place,
+        Finished(
+            stage=stage.number,
+            final=checkpoint.step_name(result.steps),
+            best=storage.name_of(best),
+            steps=result.steps,
+            seconds=seconds,
+            metrics=checkpoints.read_record(best).metrics,
+            precision=result.precision,
+            samples_per_s=result.samples_per_s,
+        ),
+    )
+
+
+def _check_init(job: Job, number: int, init: str, begun: checkpoint.Record | None) -> None:
+    record = checkpoints.read_record(init)
+    training.check_init(record, number, job.recipe, init)
+    if begun is not None and begun.init is not None:
+        theirs, ours = begun.init.model_sha256, record.files["model.safetensors"]
+        if theirs != ours:
+            raise ValueError(
+                f"stage {number} in '{job.out}' was begun from another checkpoint, "
+                f"'{begun.init.place}': name that one by --init, or take another output folder"
+            )

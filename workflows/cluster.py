@@ -1,0 +1,74 @@
+"""Ray's start: the cluster that RAY_ADDRESS names, or one of our own in this machine."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+log = logging.getLogger(__name__)
+
+_OBJECT_STORE_BYTES = 512 * 2**20  # shards and weights travel through storage, not through here
+
+
+@contextlib.contextmanager
+def connected(cpus: int | None = None) -> Iterator[None]:
+    """Within the context Ray is there; a cluster of our own goes with it.
+
+    Args:
+        cpus: processors that a cluster of our own offers at least, whatever the machine has.
+
+    Raises:
+        ConnectionError: RAY_ADDRESS names no cluster that can be reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _join(address)
+    else:
+        _start(max(cpus or 1, os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def gpus() -> int:
+    """GPUs that the cluster has now."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, **_logging())
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ConnectionError(
+            f"no Ray cluster at RAY_ADDRESS='{address}' ({first}): start one with "
+            "'ray start --head', or unset RAY_ADDRESS"
+        ) from error
+
+
+def _start(cpus: int) -> None:
+    """A cluster in this machine, without a dashboard: its Job API would be open to anyone."""
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        **_logging(),
+    )
+
+
+def _logging() -> dict[str, Any]:
+    """What Ray and its workers say is shown when debugging alone; errors are raised anyhow."""
+    debugging = log.isEnabledFor(logging.DEBUG)
+    logging.getLogger("ray._private.authentication").setLevel(
+        logging.INFO if debugging else logging.ERROR
+    )
+    level = logging.INFO if debugging else logging.WARNING
+    return {"logging_level": level, "log_to_driver": debugging}

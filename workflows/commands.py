@@ -1,0 +1,258 @@
+"""The commands of ``aiaic`` as typed options; the command line and its help are made from them.
+
+Command ``x`` is carried out by ``run`` of ``workflows/x.py``, which takes the options below and
+returns an :class:`Outcome`. This module loads nothing heavy, so that help appears at once.
+"""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+Place = Annotated[str, arg(metavar="PLACE")]
+MaybePlace = Annotated[str | None, arg(metavar="PLACE", help_behavior_hint="")]
+File = Annotated[str, arg(metavar="FILE")]
+MaybeFile = Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")]
+Folder = Annotated[str, arg(metavar="DIR")]
+MaybeFolder = Annotated[str | None, arg(metavar="DIR", help_behavior_hint="")]
+Count = Annotated[int, arg(metavar="N")]
+MaybeCount = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+Number = Annotated[float, arg(metavar="X")]
+Name = Annotated[str, arg(metavar="NAME")]
+MaybeName = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
+Uri = Annotated[str | None, arg(metavar="URI", help_behavior_hint="")]
+Settings = Annotated[
+    tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="KEY=VALUE ...", name="set")
+]
+Files = Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="FILE ...")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a command found or made."""
+
+    values: dict[str, Any]
+    """The result as plain JSON values: what '--json' prints."""
+    text: str
+    """The same for a person."""
+    exit_code: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """Options of every command."""
+
+    json: bool = False
+    """Print the result as one JSON object on the last line of stdout; all else goes to stderr."""
+    debug: bool = False
+    """Show the traceback of an error, and what Ray logs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Synthesize(Command):
+    """Make the world with a known answer: short MP4 clips whose colours only their sound tells."""
+
+    out: Folder
+    """Folder for the clips, their csv and the truth."""
+    clips: Count = 1600
+    """Number of clips, training and test together."""
+    seed: Count = 0
+    """Seed of everything drawn; the same seed makes the same world."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepare(Command):
+    """Build shards from clips: colour pictures and mono sound as webdataset tars with a manifest.
+
+    The same command again builds only what is missing or has changed.
+    """
+
+    dataset: Literal["vggsound", "ave", "folder"]
+    """Whose annotations these are; 'folder' needs none and takes every clip that it finds."""
+    clips: Place
+    """Where the clips lie: a path, file:// or s3:// URI."""
+    out: Place
+    """Where the shards go: a path, file:// or s3:// URI."""
+    annotations: MaybeFile = None
+    """VGGSound's csv or AVE's Annotations.txt."""
+    splits: Files = ()
+    """AVE's split files (trainSet.txt, valSet.txt, testSet.txt)."""
+    size_px: Count = 256
+    """Short side of the pictures in pixels; smaller frames are never enlarged."""
+    pictures: Count = 1
+    """Pictures taken from each clip, evenly spread over it."""
+    require_sound: bool = False
+    """Reject clips without usable sound instead of writing them as such."""
+    clips_per_shard: Count = 256
+    """About how many clips lie in one shard; kept as it is when a data set is continued."""
+    max_rejected_share: Number = 0.2
+    """Fail if a larger share of the clips is rejected."""
+    workers: MaybeCount = None
+    """Shards that are built at the same time; all processors of the cluster if absent."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verify(Command):
+    """Prove a shard set against its manifest, and name what is wrong."""
+
+    shards: Place
+    """Where the shards lie: a path, file:// or s3:// URI."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Command):
+    """Train one stage, or all three; the same command again resumes.
+
+    Checkpoints go to OUT/stage1, OUT/stage2 and OUT/stage3.
+    """
+
+    stage: Literal["1", "2", "3", "all"]
+    """1: colorization with colour-image semantics; 2: audio scene semantics; 3: audio-infused
+    colorization; all: one after the other, each from the last one's best checkpoint."""
+    shards: Place
+    """Where the shards lie: a path, file:// or s3:// URI."""
+    out: Place
+    """The run's folder: a path, file:// or s3:// URI (shared storage where Ray spans machines)."""
+    recipe: MaybeName = None
+    """'compact' (the default) or 'resnet34_unet': a function of workflows/recipes.py."""
+    config: MaybeFile = None
+    """JSON with settings that differ from the recipe's, such as best.json of 'aiaic tune'."""
+    overrides: Settings = ()
+    """Settings that differ, as dotted keys: '--set stage1.steps=100 model.guidance.tau=0.2'."""
+    init: MaybePlace = None
+    """Checkpoint of the stage before; OUT's own if absent."""
+    split: Name = "train"
+    """Split to train on; 5 % of it, by video, are held out to choose the best checkpoint."""
+    workers: Count = 0
+    """Workers of Ray Train; 0: this process, no Ray."""
+    gpu: Literal["auto", "yes", "no"] = "auto"
+    """A GPU for each worker of Ray; auto: if the cluster has that many now. Say yes where machines
+    with GPUs are started on demand."""
+    tracking_uri: Uri = None
+    """MLflow: a server or database; mlflow.db in this folder if absent, 'none' for nothing."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tune(Command):
+    """Search hyperparameters of guidance and learning rates; ends in OUT/best.json.
+
+    Each trial runs stages 2 and 3 from one stage-1 checkpoint. The same command again continues.
+    """
+
+    shards: Place
+    """Where the shards lie: a path, file:// or s3:// URI."""
+    out: Place
+    """Folder of the search: its trials, its stage-1 checkpoint and best.json."""
+    recipe: MaybeName = None
+    """The recipe that is varied; 'compact' if absent."""
+    trials: Count = 16
+    """Number of trials in all."""
+    search: Literal["random", "optuna"] = "random"
+    """How settings are chosen."""
+    init: MaybePlace = None
+    """Stage-1 checkpoint; OUT's own if absent, trained first if there is none."""
+    config: MaybeFile = None
+    """JSON with settings that differ from the recipe's."""
+    overrides: Settings = ()
+    """Settings that differ in all trials, as dotted keys."""
+    space: MaybeFile = None
+    """JSON object of dotted keys to {"low", "high", "log"} or {"choices"}; ours if absent."""
+    steps: MaybeCount = None
+    """Steps of stage 2 and of stage 3 in a trial; the recipe's if absent."""
+    seed: Count = 0
+    """Seed of the search."""
+    concurrent: MaybeCount = None
+    """Trials at the same time; one per GPU, or per processor, if absent."""
+    split: Name = "train"
+    """Split to train on; the objective is measured on the 5 % of it that are held out."""
+    tracking_uri: Uri = None
+    """MLflow: a server or database; mlflow.db in this folder if absent, 'none' for nothing."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(Command):
+    """Measure a checkpoint under all sound conditions."""
+
+    shards: Place
+    """Where the shards lie: a path, file:// or s3:// URI."""
+    checkpoint: Place
+    """A checkpoint; a run's folder means its last finished stage."""
+    split: Name = "test"
+    """Split to evaluate."""
+    truth: MaybePlace = None
+    """The truth of the synthetic world, or the folder that 'synthesize' wrote."""
+    predictions: MaybeFolder = None
+    """Folder for the predicted 'ab' beside 'L' and the true 'ab', per clip and condition."""
+    out: MaybePlace = None
+    """Folder for report.json and report.html."""
+    limit: MaybeCount = None
+    """Evaluate only so many clips."""
+    tracking_uri: Uri = None
+    """MLflow of the run that made the checkpoint; 'none' for nothing."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Colorize(Command):
+    """Colour a picture, a folder of pictures, or the middle frame of a clip."""
+
+    input: Positional[Annotated[str, arg(metavar="INPUT")]]
+    """A picture (PNG, JPEG; grey or colour), a folder of them, or a clip with its own sound."""
+    checkpoint: Place
+    """A checkpoint; a run's folder means its last finished stage."""
+    out: Place
+    """The coloured picture, or a folder for several."""
+    audio: MaybeFile = None
+    """Sound that belongs to the picture; without it the colours follow from the grey alone."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Submit(Command):
+    """Run a command on a Ray cluster as a job, follow its log, and leave with its exit code.
+
+    A token for the cluster is taken from RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or
+    RAY_AUTH_TOKEN_PATH.
+    """
+
+    command: Positional[
+        Annotated[tuple[str, ...], arg(metavar="-- COMMAND ...", help_behavior_hint="")]
+    ] = ()
+    """What to run, e.g. '-- aiaic train --stage all ...'."""
+    address: Annotated[str | None, arg(metavar="URL", help_behavior_hint="")] = None
+    """The cluster's dashboard; RAY_API_SERVER_ADDRESS, or http://127.0.0.1:8265, if absent."""
+    working_dir: MaybeFolder = None
+    """Folder whose files are sent along and in which the command runs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Demo(Command):
+    """The whole chain on a world with a known answer; ends in a report to look at.
+
+    The same command again continues where it stopped.
+    """
+
+    out: Folder = "outputs/demo"
+    """Folder for everything that the demo makes."""
+    seed: Count = 0
+    """Seed of the world and of training."""
+    clips: Count = 1600
+    """Clips in the world, training and test together."""
+    workers: Count = 1
+    """Workers of Ray Train."""
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "synthesize": Synthesize,
+    "prepare": Prepare,
+    "verify": Verify,
+    "train": Train,
+    "tune": Tune,
+    "evaluate": Evaluate,
+    "colorize": Colorize,
+    "submit": Submit,
+    "demo": Demo,
+}
+
+
+def flat(groups: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """The values of a flag that may take several and may be repeated."""
+    return tuple(value for group in groups for value in group)

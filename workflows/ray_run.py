@@ -1,0 +1,205 @@
+"""The training loop's port to Ray Train, and the trainer that runs it on any number of workers.
+
+One run of Ray Train carries all stages of a job, since its start costs more than a small stage.
+A checkpoint is committed to the run's folder before Ray hears of it, and restarts read that folder:
+it is the truth, as for a run in one process, and either port may go on with the other's work.
+"""
+
+import contextlib
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import ray.train
+import ray.train.collective
+import ray.train.torch
+from ray.experimental import internal_kv
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.exceptions import WorkerGroupError
+
+from aiaic import checkpoint, config
+from data_prep import storage
+from workflows import batches, chain, checkpoints, cluster
+from workflows.chain import Job, Stage
+from workflows.checkpoints import Finished
+from workflows.local_run import Committed, Progress
+
+_RAYS_OWN_RECORD = "checkpoint_manager_snapshot.json"
+_RESTARTS = 3
+_NEWS = "news"
+_LOOK_EVERY_S = 0.5
+
+
+class RayRun:
+    """The run of one worker of Ray Train."""
+
+    def __init__(self, stage: Stage, news: "News") -> None:
+        context = ray.train.get_context()
+        self.rank = context.get_world_rank()
+        self.world_size = context.get_world_size()
+        self._storage: Any = context.get_storage()
+        self._stage = stage
+        self._news = news
+
+    def progress(self, step: int, metrics: dict[str, float]) -> None:
+        if self.rank == 0:
+            stage = self._stage
+            self._news.tell(stage=stage.number, step=step, steps=stage.steps, loss=metrics["loss"])
+
+    def save(self, step: int, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
+        with tempfile.TemporaryDirectory(prefix="aiaic-") as folder:
+            written = None
+            if self.rank == 0:
+                write(Path(folder))
+                written = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report(
+                {name: float(value) for name, value in metrics.items()} | {"step": step},
+                checkpoint=written,
+                checkpoint_dir_name=f"stage{self._stage.number}/{checkpoint.step_name(step)}",
+                checkpoint_upload_fn=self._commit,
+            )
+
+    def restore(self) -> Path | None:
+        committed = checkpoints.steps(self._stage.place)
+        return checkpoints.fetch(committed[-1]) if committed else None
+
+    def stop_requested(self) -> bool:
+        return False
+
+    def _commit(self, written: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        """Called by ``report`` on rank 0: the checkpoint's way into the run's folder."""
+        place = storage.join(self._stage.place, storage.name_of(name))
+        checkpoints.publish(Path(written.path), place)
+        checkpoints.prune(self._stage.place)
+        self._news.tell(committed=place)
+        path = f"{self._storage.experiment_fs_path}/{name}"
+        return ray.train.Checkpoint(path, self._storage.storage_filesystem)
+
+
+class News:
+    """Rank 0's latest progress and commit, for the driver to read; through Ray's own store."""
+
+    def __init__(self, run: str) -> None:
+        self._key = f"aiaic/{run}/{_NEWS}"
+        self._latest: dict[str, Any] = {}
+
+    def tell(self, **values: Any) -> None:
+        """Add to what is told already."""
+        self._latest |= values
+        internal_kv._internal_kv_put(self._key, json.dumps(self._latest).encode(), overwrite=True)
+
+    def read(self) -> dict[str, Any]:
+        """The latest; empty where there is none."""
+        content = internal_kv._internal_kv_get(self._key)
+        return json.loads(content) if content else {}
+
+    @contextlib.contextmanager
+    def shown(self, progress: Progress, committed: Committed) -> Iterator[None]:
+        """Within the context the driver passes on what rank 0 tells."""
+        over = threading.Event()
+        known: dict[str, Any] = {}
+
+        def look() -> None:
+            nonlocal known
+            new = self.read()
+            if new.get("step") != known.get("step") or new.get("stage") != known.get("stage"):
+                progress(new["stage"], new["step"], new["steps"], new["loss"])
+            if new.get("committed") != known.get("committed"):
+                committed(new["committed"])
+            known = new
+
+        def keep_looking() -> None:
+            while not over.wait(_LOOK_EVERY_S):
+                look()
+
+        thread = threading.Thread(target=keep_looking, name="news", daemon=True)
+        self.tell()  # what a former command has left is no news
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            look()
+
+
+def fit(
+    job: Job, workers: int, gpu: bool | None, progress: Progress, committed: Committed
+) -> list[Finished]:
+    """Train the stages of a job with Ray Train, from their newest checkpoints.
+
+    Args:
+        job: what to train.
+        workers: number of workers.
+        gpu: a GPU for each worker; None: if the cluster has that many now.
+        progress: called in this process.
+        committed: likewise.
+
+    Raises:
+        ValueError: what the loop raises for a user's mistake.
+        ChildProcessError: the workers failed more often than they are restarted.
+    """
+    _forget_rays_record(job.out)
+    system, folder = storage.filesystem(checkpoints.storage_parent(job.out))
+    trainer = ray.train.torch.TorchTrainer(
+        _work,
+        train_loop_config=config.to_json(job),
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=cluster.gpus() >= workers if gpu is None else gpu
+        ),
+        run_config=RunConfig(
+            name=storage.name_of(job.out),
+            storage_path=folder,
+            storage_filesystem=system,
+            failure_config=FailureConfig(max_failures=_RESTARTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=None),  # the run's folder is pruned
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    try:
+        with News(job.out).shown(progress, committed):
+            returned = trainer.fit().return_value
+    except WorkerGroupError as error:
+        raise _cause(error) from error
+    return cast(list[Finished], returned)
+
+
+def _work(values: dict[str, Any]) -> list[Finished]:
+    """What each worker does; rank 0's result is what Ray hands back."""
+    job = config.from_json(Job, values)
+    news = News(job.out)
+
+    @contextlib.contextmanager
+    def open_run(stage: Stage) -> Iterator[RayRun]:
+        yield RayRun(stage, news)
+        ray.train.collective.barrier()
+
+    samples = batches.open_samples(job.shards, job.split)
+    return chain.train_stages(job, samples, open_run, ray.train.torch.get_device())
+
+
+def _forget_rays_record(run: str) -> None:
+    """Delete Ray's list of checkpoints of former commands.
+
+    It names some that were pruned since, which Ray would refuse to start with.
+    """
+    record = storage.join(run, _RAYS_OWN_RECORD)
+    if storage.size_of(record) is not None:
+        system, path = storage.filesystem(record)
+        system.delete_file(path)
+
+
+def _cause(error: WorkerGroupError) -> Exception:
+    """What the first worker raised, if a user can mend it, or else that workers died."""
+    rank, failure = min(error.worker_failures.items(), key=lambda item: item[0])
+    raised = getattr(failure, "_base_exc", failure)
+    if isinstance(raised, ValueError | OSError):
+        return raised
+    return ChildProcessError(
+        f"training failed on worker {rank} after {_RESTARTS} restarts; the same command resumes "
+        f"from the last checkpoint: {failure}"
+    )

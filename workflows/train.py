@@ -1,0 +1,59 @@
+"""``aiaic train``: one stage or all three, in this process or on Ray, begun or continued."""
+
+from aiaic import config
+from data_prep import storage
+from workflows import batches, chain, checkpoints, local_run, recipes
+from workflows.chain import Job
+from workflows.checkpoints import Finished
+from workflows.commands import Outcome, Train, flat
+from workflows.progress import Bars
+
+_GPU = {"auto": None, "yes": True, "no": False}
+
+
+def run(options: Train) -> Outcome:
+    """Carry out the command."""
+    job = Job(
+        stages=checkpoints.STAGES if options.stage == "all" else (int(options.stage),),
+        recipe=recipes.load(options.recipe, options.config, flat(options.overrides)),
+        shards=checkpoints.absolute(options.shards),
+        split=options.split,
+        out=checkpoints.absolute(options.out),
+        init=options.init and checkpoints.absolute(options.init),
+    )
+    finished = train(job, options.workers, _GPU[options.gpu])
+    values = {
+        "out": options.out,
+        "recipe": job.recipe.name,
+        "stages": {str(stage.stage): config.to_json(stage) for stage in finished},
+    }
+    return Outcome(values=values, text="\n".join(_line(stage, options.out) for stage in finished))
+
+
+def train(job: Job, workers: int, gpu: bool | None = None) -> list[Finished]:
+    """Train the stages of a job; what stands already is continued or left as it is.
+
+    Args:
+        job: what to train, with places that mean the same everywhere.
+        workers: workers of Ray Train; 0: this process.
+        gpu: a GPU for each worker of Ray Train; None: if the cluster has that many.
+
+    Raises:
+        ValueError, FileNotFoundError: what a user has to mend, told before anything is written.
+    """
+    samples = batches.open_samples(job.shards, job.split)
+    chain.check(job, samples, workers)
+    with Bars() as bars:
+        if workers == 0:
+            return local_run.fit(job, samples, bars.show, lambda place: None)
+        from workflows import cluster, ray_run  # noqa: PLC0415 (one process needs no Ray)
+
+        with cluster.connected(cpus=workers):
+            return ray_run.fit(job, workers, gpu, bars.show, lambda place: None)
+
+
+def _line(stage: Finished, out: str) -> str:
+    folder = storage.join(checkpoints.stage_place(out, stage.stage), stage.best)
+    loss = stage.metrics.get("validation_loss")
+    measured = "not validated" if loss is None else f"validation loss {loss:.5f}"
+    return f"stage {stage.stage}: {stage.steps} steps, {stage.seconds:.1f} s, {measured}, {folder}"
