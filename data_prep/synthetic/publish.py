@@ -67,12 +67,7 @@ def synthesize(out: Path, clips: int, seed: int = 0, workers: int | None = None)
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
     identity = {b"version": VERSION.encode(), b"clips": b"%d" % clips, b"seed": b"%d" % seed}
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not _is_same_world(out, identity):
-            raise ValueError(
-                f"{out} is not empty and is not the world of {clips} clips with seed {seed}; "
-                "remove it or choose another --out"
-            )
+    if _stands(out, identity):
         return World(folder=out, clips=clips, reused=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -82,11 +77,12 @@ def synthesize(out: Path, clips: int, seed: int = 0, workers: int | None = None)
         _write_annotations(plan, building / ANNOTATIONS_NAME)
         _write_truth(plan, building / TRUTH_NAME, identity)
         building.chmod(0o755)
-        building.replace(out)
-    except BaseException:
+        reused = _stands(out, identity)  # by now another call may have been quicker
+        if not reused:
+            building.replace(out)
+    finally:
         shutil.rmtree(building, ignore_errors=True)
-        raise
-    return World(folder=out, clips=clips, reused=False)
+    return World(folder=out, clips=clips, reused=reused)
 
 
 def _make_clips(plan: list[PlannedClip], seed: int, folder: Path, workers: int) -> None:
@@ -126,10 +122,16 @@ def _write_truth(plan: list[PlannedClip], path: Path, identity: dict[bytes, byte
     pq.write_table(pa.table(columns).replace_schema_metadata(identity), path)
 
 
-def _is_same_world(out: Path, identity: dict[bytes, bytes]) -> bool:
-    truth = out / TRUTH_NAME
-    if not truth.is_file() or pq.read_schema(truth).metadata != identity:
+def _stands(out: Path, identity: dict[bytes, bytes]) -> bool:
+    """Whether ``out`` is this very world, whole. ValueError where it is anything else but empty."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    keys = pq.read_table(truth, columns=["key"]).column("key").to_pylist()
-    expected = {f"{key}.mp4" for key in keys}
-    return expected == {p.name for p in (out / CLIPS_NAME).iterdir()}
+    truth = out / TRUTH_NAME
+    if truth.is_file() and pq.read_schema(truth).metadata == identity:
+        keys = pq.read_table(truth, columns=["key"]).column("key").to_pylist()
+        if {f"{key}.mp4" for key in keys} == {p.name for p in (out / CLIPS_NAME).iterdir()}:
+            return True
+    raise ValueError(
+        f"{out} is not empty and is not the world of {identity[b'clips'].decode()} clips with "
+        f"seed {identity[b'seed'].decode()}: remove it or choose another folder"
+    )
