@@ -1,0 +1,155 @@
+"""``aiaic colorize``: pictures, folders of pictures, and middle frames of clips."""
+
+import dataclasses
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from aiaic import inference
+from aiaic.networks.model import Model
+from data_prep import storage
+from data_prep.catalog import VIDEO_SUFFIXES, Clip
+from data_prep.media import MediaSettings, Rejection, read_clip, read_sound
+from workflows import checkpoints, pictures
+from workflows.commands import Colorize, Outcome
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Painting:
+    """One picture to colour."""
+
+    source: str
+    """Place of the picture or clip."""
+    target: str
+    """Place of the result."""
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether the source is a clip with its own sound."""
+        return _suffix(self.source) in VIDEO_SUFFIXES
+
+
+def run(options: Colorize) -> Outcome:
+    """Carry out the command."""
+    paintings = plan(options.input, options.out)
+    hears = options.audio is not None or any(painting.is_clip for painting in paintings)
+    folder = checkpoints.fetch(options.checkpoint)
+    model = inference.load(folder, with_sound=hears)
+    size_px = inference.view_size_px(folder)
+    sound = None if options.audio is None else _read_sound(options.audio, model)
+    done: list[dict[str, object]] = []
+    failed: list[str] = []
+    for painting in tqdm(paintings, desc="colorize", unit="picture", disable=len(paintings) == 1):
+        try:
+            relevance = _paint(painting, model, sound, size_px)
+        except ValueError as error:
+            if len(paintings) == 1:
+                raise
+            failed.append(str(error))
+        else:
+            done.append(
+                {"input": painting.source, "output": painting.target, "relevance": relevance}
+            )
+    text = [_line(row) for row in done] + [f"not coloured: {reason}" for reason in failed]
+    return Outcome(
+        values={"checkpoint": options.checkpoint, "outputs": done, "failed": failed},
+        text="\n".join(text),
+        exit_code=1 if failed else 0,
+    )
+
+
+def plan(source: str, out: str) -> list[Painting]:
+    """What is coloured, and where each result goes.
+
+    Raises:
+        FileNotFoundError: there is no such input.
+        ValueError: a folder holds no picture, or the output is no picture's name, is one name for
+            several pictures, or would replace an input.
+    """
+    if storage.size_of(source) is None and not storage.exists(source):
+        raise FileNotFoundError(f"no picture, folder or clip at '{source}'")
+    if storage.size_of(source) is not None:
+        into_file = _suffix(out) != "" and not _is_folder(out)
+        if into_file and not pictures.is_picture(out):
+            known = ", ".join(pictures.SUFFIXES)
+            raise ValueError(f"cannot write '{out}': end it in one of {known}, or name a folder")
+        name = _result_name(storage.name_of(source))
+        paintings = [Painting(source=source, target=out if into_file else storage.join(out, name))]
+    else:
+        files = [file for file in storage.list_files(source) if pictures.is_picture(file.name)]
+        if not files:
+            raise ValueError(f"folder '{source}' holds no picture ({', '.join(pictures.SUFFIXES)})")
+        if pictures.is_picture(out) and not _is_folder(out):
+            raise ValueError(f"'{source}' is a folder: let --out name a folder, not '{out}'")
+        paintings = [
+            Painting(source=file.uri, target=storage.join(out, *file.name.split("/")))
+            for file in files
+        ]
+    for painting in paintings:
+        if _same(painting.source, painting.target):
+            raise ValueError(f"'{painting.target}' would replace the input: name another --out")
+    return paintings
+
+
+def _paint(
+    painting: Painting, model: Model, sound: NDArray[np.float32] | None, size_px: int
+) -> float | None:
+    content = storage.read_bytes(painting.source)
+    if painting.is_clip:
+        picture, own_sound = _read_clip(content, painting.source, model)
+        sound = own_sound if sound is None else sound
+    else:
+        picture = pictures.decode(content, painting.source)
+    result = inference.colorize(model, picture, sound, size_px=size_px)
+    storage.write_bytes(painting.target, pictures.encode(result.rgb, _suffix(painting.target)))
+    return result.relevance
+
+
+def _read_clip(
+    content: bytes, place: str, model: Model
+) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    """The middle frame at its own resolution, and the clip's sound where it has any."""
+    rate = model.config.audio.sample_rate_hz
+    clip = Clip(key="clip", youtube_id="clip", start_s=0.0, label="", split="test", uri=place)
+    settings = MediaSettings(size_px=None, jpeg_quality=100, sample_rate_hz=rate)
+    sample = read_clip(content, clip, settings)
+    if isinstance(sample, Rejection):
+        raise ValueError(f"clip '{place}' cannot be coloured: {sample.reason} ({sample.detail})")
+    sound = read_sound(sample.sound, rate) if sample.sound else None
+    return pictures.decode(sample.pictures[0], place), sound
+
+
+def _read_sound(place: str, model: Model) -> NDArray[np.float32]:
+    content = storage.read_bytes(place)
+    try:
+        return read_sound(content, model.config.audio.sample_rate_hz)
+    except ValueError as error:
+        raise ValueError(str(error).replace("this file", f"'{place}'")) from None
+
+
+def _line(row: dict[str, object]) -> str:
+    relevance = row["relevance"]
+    heard = "without sound" if relevance is None else f"relevance of the sound {relevance:.2f}"
+    return f"{row['output']}  ({heard})"
+
+
+def _result_name(name: str) -> str:
+    """A clip's frame becomes a PNG; a picture keeps its name."""
+    path = PurePosixPath(name)
+    return name if pictures.is_picture(name) else f"{path.stem}.png"
+
+
+def _suffix(place: str) -> str:
+    return PurePosixPath(storage.name_of(place)).suffix.lower()
+
+
+def _is_folder(place: str) -> bool:
+    return storage.size_of(place) is None and storage.exists(place)
+
+
+def _same(source: str, target: str) -> bool:
+    if storage.is_local(source) and storage.is_local(target):
+        return storage.local_path(source).resolve() == storage.local_path(target).resolve()
+    return source == target

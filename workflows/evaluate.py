@@ -1,0 +1,298 @@
+"""``aiaic evaluate``: a checkpoint under all sound conditions, as JSON, a table and a report."""
+
+import dataclasses
+import importlib.metadata
+import io
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from aiaic import checkpoint, config, inference
+from aiaic.batch import Batch
+from aiaic.color import rgb_to_lab
+from aiaic.encoding import Networks
+from aiaic.evaluation import Evaluation, Prediction, evaluate
+from aiaic.figures import figures
+from aiaic.loader import Loader, Read
+from aiaic.plan import SampleRef
+from aiaic.probe import sibling_probe_accuracy
+from aiaic.recipe import Recipe
+from data_prep import storage
+from workflows import batches, checkpoints, examples, report, tables, truth
+from workflows.commands import Evaluate, Outcome
+from workflows.examples import Example
+from workflows.truth import World
+
+log = logging.getLogger(__name__)
+
+SEED = 0
+"""Of partners and noise; part of the protocol."""
+
+_ROWS = 8
+_PACKAGES = ("torch", "torchvision", "torchaudio", "numpy", "ray", "mlflow", "webdataset", "av")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is evaluated, and on what."""
+
+    place: str
+    """Of the checkpoint itself."""
+    record: checkpoint.Record
+    recipe: Recipe
+    networks: Networks
+    model_sha256: str
+    refs: tuple[SampleRef, ...]
+    read: Read
+    split: str
+    manifest_digest: str
+    labels: dict[str, str] | None
+    device: torch.device
+
+    def loader(self, *, with_sound: bool) -> Loader:
+        """Reads clips in the view that the checkpoint was trained on."""
+        return Loader(
+            read=self.read,
+            view=self.recipe.view,
+            audio=self.recipe.model.audio if with_sound else None,
+            threads=self.recipe.training.decode_threads,
+        )
+
+    def batches(
+        self, refs: Sequence[SampleRef], doing: str, *, with_sound: bool
+    ) -> Iterator[Batch]:
+        """All clips in order, with a progress bar."""
+        loader = self.loader(with_sound=with_sound)
+        with tqdm(total=len(refs), desc=doing, unit="clip") as bar:
+            for batch in loader.evaluation(refs, self.recipe.sampling.batch_size):
+                yield batch
+                bar.update(len(batch))
+
+
+def run(options: Evaluate, *, seconds: Mapping[str, float] | None = None) -> Outcome:
+    """Carry out the command.
+
+    Args:
+        options: the command's.
+        seconds: time that earlier parts of a chain took, for the result and the report; where
+            absent, that of the run's stages.
+    """
+    begun = time.perf_counter()
+    world = None if options.truth is None else truth.read(options.truth)
+    subject = open_subject(options)
+    if world is not None:
+        world.truth.require([ref.key for ref in subject.refs])
+    torch.set_num_threads(subject.recipe.training.threads)
+    evaluation, result = measure(subject, world, options)
+    rows = _examples(subject, evaluation, world)
+    stages = _stages(subject)
+    spent = {f"stage{number}": stage["seconds"] for number, stage in stages.items()}
+    spent = {name: s for name, s in spent.items() if s is not None} if seconds is None else seconds
+    result["seconds"] = {**spent, "evaluate": round(time.perf_counter() - begun, 2)}
+    result["versions"] = _versions()
+    out = options.out or default_out(subject.place)
+    written = _write(out, result, rows, stages)
+    return Outcome(
+        values={**result, "written": written},
+        text=f"{tables.evaluation(result)}\n\nreport: {written['report.html']}",
+    )
+
+
+def open_subject(options: Evaluate) -> Subject:
+    """Read the checkpoint and the list of clips.
+
+    Raises:
+        FileNotFoundError, ValueError: one of them is not there, or not what it should be.
+    """
+    samples = batches.open_evaluation(options.shards, options.split)
+    place = checkpoints.resolve(options.checkpoint)
+    folder = checkpoints.fetch(place)
+    record = checkpoint.read_record(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = inference.load(folder).to(device)
+    stage1 = model
+    if record.stage > 1:
+        try:
+            stage1 = inference.load(checkpoints.fetch_stage(place, 1)).to(device)
+        except FileNotFoundError:
+            stage1 = None
+    refs = samples.validation[: options.limit]
+    labels = {ref.key: ref.label for ref in refs}
+    return Subject(
+        place=place,
+        record=record,
+        recipe=config.from_json(Recipe, record.recipe),
+        networks=Networks(model=model, hears=record.stage > 1, stage1=stage1),
+        model_sha256=checkpoint.model_sha256(folder),
+        refs=refs,
+        read=samples.read,
+        split=samples.split,
+        manifest_digest=samples.manifest_digest,
+        labels=labels if any(labels.values()) else None,
+        device=device,
+    )
+
+
+def measure(
+    subject: Subject, world: World | None, options: Evaluate
+) -> tuple[Evaluation, dict[str, Any]]:
+    """All scores and figures; predictions are written where the options say so."""
+    doing = iter(("listen and look", "colour"))
+    hears = subject.networks.hears
+    known = None if world is None else world.truth
+    observe = None
+    if options.predictions is not None:
+        observe = prediction_writer(Path(options.predictions))
+    evaluation = evaluate(
+        subject.networks,
+        lambda: subject.batches(subject.refs, next(doing), with_sound=hears),
+        seed=SEED,
+        truth=known,
+        labels=subject.labels,
+        observe=observe,
+        device=subject.device,
+    )
+    result = figures(
+        evaluation,
+        subject.networks,
+        truth=known,
+        labels=subject.labels,
+        trained_labels=_trained_labels(subject, options.shards),
+    )
+    if world is not None:
+        _probe(subject, world, options.shards, result)
+    return evaluation, {"protocol": _protocol(subject), **result}
+
+
+def prediction_writer(folder: Path) -> Callable[[Prediction], None]:
+    """Writes ``<condition>/<key>.npz`` with ``L``, ``ab_predicted`` and ``ab_true``, Lab units."""
+
+    def write(prediction: Prediction) -> None:
+        for row, key in enumerate(prediction.keys):
+            content = io.BytesIO()
+            np.savez(
+                content,
+                L=prediction.L[row, 0].cpu().numpy(),
+                ab_predicted=prediction.ab_predicted[row].cpu().numpy(),
+                ab_true=prediction.ab_true[row].cpu().numpy(),
+            )
+            name = folder / prediction.condition / f"{key}.npz"
+            storage.write_bytes(str(name), content.getvalue())
+
+    return write
+
+
+def default_out(place: str) -> str:
+    """``RUN/evaluation`` for a checkpoint ``RUN/stageN/step-X``, else beside the checkpoint."""
+    stage = checkpoints.storage_parent(place)
+    in_run = storage.name_of(stage) in {f"stage{number}" for number in checkpoints.STAGES}
+    return storage.join(checkpoints.storage_parent(stage) if in_run else stage, "evaluation")
+
+
+def _probe(subject: Subject, world: World, shards: str, result: dict[str, Any]) -> None:
+    """How well the decoded lightness alone tells siblings apart, over all clips of the world."""
+    refs = [
+        ref for split in world.splits for ref in batches.open_evaluation(shards, split).validation
+    ]
+    world.truth.require([ref.key for ref in refs])
+    found = [
+        (rgb_to_lab(batch.picture)[0][:, 0].numpy(), batch.keys)
+        for batch in subject.batches(refs, "probe the grey", with_sound=False)
+    ]
+    keys = [key for _, part in found for key in part]
+    try:
+        result["probe_accuracy"] = sibling_probe_accuracy(
+            np.concatenate([L for L, _ in found]),
+            np.array([world.truth.appearance_by_key[key] for key in keys]),
+            np.array([world.truth.class_by_key[key] for key in keys]),
+        )
+    except ValueError as error:
+        result["absent"]["probe_accuracy"] = str(error)
+
+
+def _protocol(subject: Subject) -> dict[str, Any]:
+    return {
+        "size": subject.recipe.view.size_px,
+        "crop": "short side resized, centre square",
+        "split": subject.split,
+        "n": len(subject.refs),
+        "manifest_digest": subject.manifest_digest,
+        "same_shards_as_training": subject.manifest_digest == subject.record.manifest_digest,
+        "seed": SEED,
+        "weights": {
+            "place": subject.place,
+            "stage": subject.record.stage,
+            "step": subject.record.step,
+            "recipe": subject.recipe.name,
+            "model_sha256": subject.model_sha256,
+        },
+    }
+
+
+def _trained_labels(subject: Subject, shards: str) -> set[str] | None:
+    """Labels of the training split, where these are the shards that were trained on."""
+    if subject.record.manifest_digest != subject.manifest_digest:
+        return None
+    trained = batches.open_evaluation(shards, subject.record.split).validation
+    return {ref.label for ref in trained}
+
+
+def _examples(subject: Subject, evaluation: Evaluation, world: World | None) -> list[Example]:
+    if not subject.networks.hears:
+        return []
+    known = None if world is None else world.truth
+    chosen = examples.choose(subject.refs, evaluation.sounds, known, _ROWS)
+    return examples.colour(
+        chosen,
+        subject.refs,
+        evaluation.sounds,
+        model=subject.networks.model.cpu(),
+        loader=subject.loader(with_sound=True),
+        truth=known,
+    )
+
+
+def _stages(subject: Subject) -> dict[int, dict[str, Any]]:
+    """Curves and time of the run's stages up to the evaluated one, as far as they are there."""
+    found: dict[int, dict[str, Any]] = {}
+    for number in range(1, subject.record.stage):
+        try:
+            curves = checkpoint.read_record(checkpoints.fetch_stage(subject.place, number)).curves
+        except FileNotFoundError:
+            continue
+        found[number] = {"curves": curves}
+    found[subject.record.stage] = {"curves": subject.record.curves}
+    for number, stage in found.items():
+        run = checkpoints.storage_parent(checkpoints.storage_parent(subject.place))
+        finished = checkpoints.read_finished(checkpoints.stage_place(run, number))
+        stage["seconds"] = None if finished is None else round(finished.seconds, 2)
+    return found
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _write(
+    out: str, result: dict[str, Any], rows: list[Example], stages: dict[int, dict[str, Any]]
+) -> dict[str, str]:
+    """Write the report's files, each whole or not at all; the JSON last."""
+    content = {
+        "report.html": report.render(result, rows, stages).encode(),
+        "report.json": json.dumps(result, indent=1, allow_nan=False).encode(),
+    }
+    written = {name: storage.join(out, name) for name in content}
+    for name, place in written.items():
+        storage.write_bytes(place, content[name])
+    return written
