@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import av
 import numpy as np
 import soundfile  # pyright: ignore[reportMissingTypeStubs]
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
@@ -35,6 +36,7 @@ FLOOR_DBFS = -120.0
 _MARGIN_S = 0.1
 """Decoded beside a window, since the first packets of a decoder are not yet right."""
 _MAX_DAMAGED_SHARE = 0.1
+_JOINED_SAMPLES = 1 << 19
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +96,11 @@ def decode_track(
     Packets that cannot be decoded are passed over, as players do, up to a tenth of them.
     """
     decoder = _Decoder(stream, sample_rate_hz)
-    inside = [p for p in packets if _overlaps(p, start_s - _MARGIN_S, end_s + _MARGIN_S)]
+    inside = _overlapping(packets, start_s - _MARGIN_S, end_s + _MARGIN_S)
     try:
         for packet in inside:
             decoder.feed(packet)
-            if decoder.samples > max_s * sample_rate_hz:
+            if decoder.fed_s > max_s:
                 raise ValueError(f"more than {max_s:g} s of sound")
         waveform, begins_s = decoder.finish()
     except (FFmpegError, ValueError) as failure:
@@ -133,17 +135,18 @@ def peak_dbfs(waveform: NDArray[np.float32]) -> float:
 
 
 class _Decoder:
-    """Packets in, resampled mono out."""
+    """Packets in, resampled mono out. Frames are joined first: each step of a resampler is dear."""
 
     def __init__(self, stream: AudioStream, sample_rate_hz: int) -> None:
         self._context: Any = stream.codec_context
+        self._decoded = AudioFifo()
         # Weights that sum to 1: FFmpeg's own for floats make stereo 3 dB louder, and clip.
         self._resampler = AudioResampler(
             format="flt", layout="mono", rate=sample_rate_hz, options={"rematrix_maxval": "1"}
         )
         self._parts: list[NDArray[np.float32]] = []
         self._begins_s: float | None = None
-        self.samples = 0
+        self.fed_s = 0.0
         self.damaged = 0
 
     def feed(self, packet: AnyPacket | None) -> None:
@@ -155,11 +158,17 @@ class _Decoder:
         for frame in cast("list[AudioFrame]", frames):
             if self._begins_s is None:
                 self._begins_s = float(frame.time or 0.0)
-            self._resample(frame)
+            self.fed_s += frame.samples / frame.sample_rate
+            frame.pts = None
+            self._decoded.write(frame)
+        if self._decoded.samples >= _JOINED_SAMPLES:
+            self._resample(self._decoded.read())
 
     def finish(self) -> tuple[NDArray[np.float32], float]:
         """The whole waveform, and when it begins on the stream's clock."""
         self.feed(None)
+        if self._decoded.samples:
+            self._resample(self._decoded.read())
         self._resample(None)
         if not self._parts:
             return np.zeros(0, np.float32), 0.0
@@ -167,18 +176,22 @@ class _Decoder:
 
     def _resample(self, frame: AudioFrame | None) -> None:
         for resampled in self._resampler.resample(frame):
-            part = np.asarray(resampled.to_ndarray(), np.float32).reshape(-1)
-            self._parts.append(part)
-            self.samples += len(part)
+            self._parts.append(np.asarray(resampled.to_ndarray(), np.float32).reshape(-1))
 
 
-def _overlaps(packet: AnyPacket, start_s: float, end_s: float) -> bool:
-    if packet.pts is None:
-        return True
-    begins_s = float(packet.pts * packet.time_base)
-    return (
-        begins_s <= end_s and begins_s + float((packet.duration or 0) * packet.time_base) >= start_s
-    )
+def _overlapping(packets: Sequence[AnyPacket], start_s: float, end_s: float) -> list[AnyPacket]:
+    """Packets that sound between two moments; whole numbers are compared, for there are many."""
+    if not packets or (math.isinf(start_s) and math.isinf(end_s)):
+        return list(packets)
+    tick_s = float(packets[0].time_base)
+    return [
+        packet
+        for packet in packets
+        if packet.pts is None
+        or (
+            packet.pts <= end_s / tick_s and packet.pts + (packet.duration or 0) >= start_s / tick_s
+        )
+    ]
 
 
 def _decibels(magnitude: float) -> float:

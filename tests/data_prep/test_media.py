@@ -1,7 +1,6 @@
 """Decoding against an independent whole decode, and the reason for each rejection."""
 
 import io
-import shutil
 import struct
 from pathlib import Path
 
@@ -293,15 +292,17 @@ def test_caps_are_kept(make_clip, tmp_path, caps, reason):
     assert rejection(path, MediaSettings(size_px=None, **caps)).reason == reason
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_a_file_with_damaged_bytes_never_raises(make_clip, tmp_path_factory, seed):
-    path = make_clip(tmp_path_factory.mktemp("damaged") / "a.mp4")
-    content = bytearray(path.read_bytes())
-    generator = np.random.default_rng(seed)
-    for place in generator.integers(0, len(content), 40):
-        content[place] = generator.integers(256)
-    outcome = read_clip(bytes(content), clip_of(path), SETTINGS)
-    assert isinstance(outcome, Sample | Rejection)
+def test_a_file_with_damaged_bytes_never_raises(make_clip, tmp_path):
+    path = make_clip(tmp_path / "a.mp4")
+    whole, fates = path.read_bytes(), set()
+    for seed in range(30):
+        content = bytearray(whole)
+        generator = np.random.default_rng(seed)
+        for place in generator.integers(0, len(content), 40):
+            content[place] = generator.integers(256)
+        outcome = read_clip(bytes(content), clip_of(path), SETTINGS)
+        fates.add(outcome.reason if isinstance(outcome, Rejection) else "sample")
+    assert len(fates) > 1
 
 
 def test_settings_out_of_range_are_refused():
@@ -342,8 +343,7 @@ def test_read_sound_refuses_what_is_none(make_clip, tmp_path):
         read_sound(long, 16000, max_s=1.0)
 
 
-def test_real_clips(shared, tmp_path):
-    """All eight decode; their pictures equal a whole decode's frame at the middle."""
+def test_real_clips(shared):
     for path in sorted((shared / "data" / "vggsound" / "clips").glob("*.mp4")):
         sample = read(path, MediaSettings(size_px=256))
         assert min(sample.width, sample.height) == 256
@@ -362,10 +362,9 @@ def test_real_recordings(shared):
         )
 
 
-def test_a_frame_of_a_real_clip_equals_a_whole_decode(shared, tmp_path):
+def test_a_frame_of_a_real_clip_equals_a_whole_decode(shared):
     path = shared / "data" / "vggsound" / "clips" / "1aDnyPubxdY_000118.mp4"
-    shutil.copy(path, tmp_path)
-    sample = read(tmp_path / path.name)
+    sample = read(path)
     with av.open(str(path)) as container:
         frames = {float(f.time): f for f in container.decode(video=0)}
         expected = frames[5.0].to_ndarray(format="rgb24").astype(int)
