@@ -83,7 +83,7 @@ class Prepare(Command):
     """Pictures taken from each clip, evenly spread over it."""
     require_sound: bool = False
     """Reject clips without usable sound instead of writing them as such."""
-    clips_per_shard: Count = 256
+    clips_per_shard: Count = 128
     """About how many clips lie in one shard; kept as it is when a data set is continued."""
     max_rejected_share: Number = 0.2
     """Fail if a larger share of the clips is rejected."""
