@@ -31,7 +31,7 @@ from aiaic.conditions import (
 from aiaic.encoding import Networks, Semantics, encode, hear
 from aiaic.loader import crop
 from aiaic.networks.model import Model
-from aiaic.scoring import Scores, add, add_distances, score
+from aiaic.scoring import Scores, Target, add, add_distances, score, score_bound
 
 WITHOUT_SOUND = "without_sound"
 WITH_SOUND = "with_sound"
@@ -161,13 +161,15 @@ class _Painter:
         if truth is None:
             return []
         size = batch.picture.shape[-1]
-        found: list[dict[str, Tensor]] = []
-        for key in batch.keys:
-            classes = truth.siblings[truth.appearance_by_key[key]]
-            views = [crop(truth.rendering(key, name), size, 0.5, 0.5) for name in classes]
-            rgb = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).to(self.device)
-            found.append(dict(zip(classes, rgb_to_lab(rgb)[1], strict=True)))
-        return found
+        classes = [truth.siblings[truth.appearance_by_key[key]] for key in batch.keys]
+        views = [
+            crop(truth.rendering(key, name), size, 0.5, 0.5)
+            for key, names in zip(batch.keys, classes, strict=True)
+            for name in names
+        ]
+        rgb = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
+        ab = iter(rgb_to_lab(rgb.to(self.device))[1])
+        return [{name: next(ab) for name in names} for names in classes]
 
     def _case(
         self,
@@ -198,61 +200,79 @@ def _score_batch(
     observe: Callable[[Prediction], None] | None,
 ) -> None:
     L, ab = rgb_to_lab(batch.picture)
+    own = Target.of(batch.picture)
     renderings = painter.renderings(batch)
-    swapped_ab = ab
+    swapped_ab, swapped = ab, own
     if renderings:
-        swapped_ab = _score_bounds(painter, batch, L, ab, renderings, scores)
+        swapped_ab = _swapped_ab(painter, batch, ab, renderings)
+        swapped = Target.of(join(L, swapped_ab))
+        _score_bounds(painter, batch, L, own, swapped, renderings, scores)
     results: dict[str, dict[str, Tensor]] = {}
     for case in painter.cases(batch):
         if not case.rows:
             continue
+        is_swapped = case.condition == SWAPPED
         keys = tuple(batch.keys[row] for row in case.rows)
         predicted, logits = case.network.colorizer(L[case.rows], case.semantics, case.present)
         relevance = logits.double().sigmoid().mean(1).masked_fill(~case.present, torch.nan)
-        target = (swapped_ab if case.condition == SWAPPED else ab)[case.rows]
-        # The frame itself is the target, bit for bit; a rendering has to be joined with its L.
-        rgb = join(L[case.rows], target) if case.condition == SWAPPED else batch.picture[case.rows]
         predicted = predicted.float() * AB_SCALE
         result = join(L[case.rows], predicted)
-        results[case.condition] = dict(
-            zip(keys, score(scores, case.condition, keys, result, rgb), strict=True)
-        )
+        target = (swapped if is_swapped else own).rows(case.rows)
+        reached = score(scores, case.condition, keys, result, target)
+        results[case.condition] = dict(zip(keys, reached, strict=True))
         add(scores, case.condition, keys, "relevance", relevance)
         if observe is not None:
             observe(
                 Prediction(
-                    condition=case.condition, keys=keys, L=L[case.rows], ab_predicted=predicted,
-                    ab_true=target, relevance=relevance,
+                    condition=case.condition,
+                    keys=keys,
+                    L=L[case.rows],
+                    ab_predicted=predicted,
+                    ab_true=(swapped_ab if is_swapped else ab)[case.rows],
+                    relevance=relevance,
                 )
-            )  # fmt: skip
+            )
     for condition in (MISSING, MISMATCHED, SWAPPED):
         add_distances(scores, condition, results.get(MATCHED, {}), results.get(condition, {}))
+
+
+def _swapped_ab(
+    painter: _Painter,
+    batch: Batch,
+    ab: Float[Tensor, "b 2 h w"],
+    renderings: list[dict[str, Float[Tensor, "2 h w"]]],
+) -> Float[Tensor, "b 2 h w"]:
+    """The chroma that a swapped sound should lead to; a clip's own where it gets none."""
+    truth, partners = painter.truth, painter.sounds.swapped
+    assert truth is not None
+    return torch.stack(
+        [
+            rendered[truth.class_by_key[partners[key]]] if key in partners else own
+            for key, rendered, own in zip(batch.keys, renderings, ab, strict=True)
+        ]
+    )
 
 
 def _score_bounds(
     painter: _Painter,
     batch: Batch,
     L: Float[Tensor, "b 1 h w"],
-    ab: Float[Tensor, "b 2 h w"],
+    own: Target,
+    swapped: Target,
     renderings: list[dict[str, Float[Tensor, "2 h w"]]],
     scores: Scores,
-) -> Float[Tensor, "b 2 h w"]:
-    """Score the two bounds; give the chroma that a swapped sound should lead to."""
+) -> None:
+    """What could be reached without and with sound, and without it where sounds are swapped."""
     truth = painter.truth
     assert truth is not None
     mean = torch.stack([torch.stack(tuple(each.values())).mean(0) for each in renderings])
-    own = torch.stack(
+    known = torch.stack(
         [each[truth.class_by_key[key]] for key, each in zip(batch.keys, renderings, strict=True)]
     )
     without = join(L, mean)
-    score(scores, WITHOUT_SOUND, batch.keys, without, batch.picture)
-    score(scores, WITH_SOUND, batch.keys, join(L, own), batch.picture)
-    sibling = ab.clone()
-    partners = painter.sounds.swapped
-    rows = [row for row, key in enumerate(batch.keys) if key in partners]
-    for row in rows:
-        sibling[row] = renderings[row][truth.class_by_key[partners[batch.keys[row]]]]
+    score_bound(scores, WITHOUT_SOUND, batch.keys, without, own)
+    score_bound(scores, WITH_SOUND, batch.keys, join(L, known), own)
+    rows = [row for row, key in enumerate(batch.keys) if key in painter.sounds.swapped]
     if rows:
-        keys = tuple(batch.keys[row] for row in rows)
-        score(scores, SWAPPED_WITHOUT_SOUND, keys, without[rows], join(L[rows], sibling[rows]))
-    return sibling
+        keys = [batch.keys[row] for row in rows]
+        score_bound(scores, SWAPPED_WITHOUT_SOUND, keys, without[rows], swapped.rows(rows))

@@ -1,5 +1,6 @@
 """Scores of coloured clips: one row of figures per clip and condition."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -14,28 +15,60 @@ Scores = dict[str, dict[str, dict[str, float]]]
 """Condition or bound -> key of a clip -> metric -> value."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+    """What results are scored against, with what every score needs of it."""
+
+    rgb: UInt8[Tensor, "b 3 h w"]
+    ab: Float[Tensor, "b 2 h w"]
+    """In Lab units."""
+    colorfulness: Float[Tensor, " b"]
+
+    @classmethod
+    def of(cls, rgb: UInt8[Tensor, "b 3 h w"]) -> "Target":
+        """The target that a picture is."""
+        return cls(rgb=rgb, ab=rgb_to_lab(rgb)[1], colorfulness=metrics.colorfulness(rgb))
+
+    def rows(self, rows: Sequence[int]) -> "Target":
+        """The target of some clips."""
+        if len(rows) == len(self.rgb):
+            return self
+        chosen = list(rows)
+        return Target(
+            rgb=self.rgb[chosen], ab=self.ab[chosen], colorfulness=self.colorfulness[chosen]
+        )
+
+
+def score_bound(
+    scores: Scores,
+    name: str,
+    keys: Sequence[str],
+    result: UInt8[Tensor, "b 3 h w"],
+    target: Target,
+) -> Float[Tensor, "b 2 h w"]:
+    """Add PSNR and error of chroma of some clips; gives the results' chroma, in Lab units."""
+    ab = rgb_to_lab(result)[1]
+    add(scores, name, keys, "psnr", metrics.psnr(result, target.rgb))
+    add(scores, name, keys, "mse_ab", metrics.mse_ab(ab, target.ab))
+    return ab
+
+
 def score(
     scores: Scores,
     name: str,
     keys: Sequence[str],
     result: UInt8[Tensor, "b 3 h w"],
-    truth: UInt8[Tensor, "b 3 h w"],
+    target: Target,
 ) -> Float[Tensor, "b 2 h w"]:
-    """Add the rows of some clips; gives the results' chroma, in Lab units."""
+    """Like :func:`score_bound`, with SSIM and colourfulness as well."""
     colorfulness = metrics.colorfulness(result)
-    ab = rgb_to_lab(result)[1]
-    columns = {
-        "psnr": metrics.psnr(result, truth),
-        "mse_ab": metrics.mse_ab(ab, rgb_to_lab(truth)[1]),
-        "colorfulness": colorfulness,
-        "colorfulness_abs": metrics.colorfulness_abs(result),
-        "colorfulness_difference": (colorfulness - metrics.colorfulness(truth)).abs(),
-    }
+    add(scores, name, keys, "colorfulness", colorfulness)
+    add(scores, name, keys, "colorfulness_abs", metrics.colorfulness_abs(result))
+    difference = (colorfulness - target.colorfulness).abs()
+    add(scores, name, keys, "colorfulness_difference", difference)
     if min(result.shape[-2:]) >= metrics.SSIM_WINDOW_PX:
-        columns["ssim"] = metrics.ssim(result, truth)
-    for name_of_metric, column in columns.items():
-        add(scores, name, keys, name_of_metric, column)
-    return ab
+        add(scores, name, keys, "ssim", metrics.ssim(result, target.rgb))
+    return score_bound(scores, name, keys, result, target)
 
 
 def add(
