@@ -46,7 +46,8 @@ def crickets(rng: Generator) -> Floats:
     out = np.zeros_like(_TIME_S)
     for _ in range(2):
         chirp_hz, pulse_hz = rng.uniform(2.5, 4.5), rng.uniform(28, 45)
-        on = ((_TIME_S * chirp_hz + rng.random()) % 1) < rng.uniform(0.4, 0.6)
+        breath = np.sin(2 * np.pi * (_TIME_S * chirp_hz + rng.random())) - rng.uniform(-0.3, 0.3)
+        on = np.clip(4 * breath, 0, 1)
         pulses = np.maximum(np.sin(2 * np.pi * pulse_hz * _TIME_S), 0)
         out += on * pulses * np.sin(2 * np.pi * tone_hz * rng.uniform(0.94, 1.06) * _TIME_S)
     wind = _unit(_noise(rng, lambda hz: np.exp(-(((hz - 500) / 300) ** 2))))
@@ -98,19 +99,20 @@ def diesel(rng: Generator) -> Floats:
     beat = np.cumsum(chug_hz * wobble) / SAMPLE_RATE_HZ + rng.random()
     since_s = (beat % 1) / chug_hz
     thump = np.exp(-since_s * 35) * np.sin(2 * np.pi * ring_hz * since_s)
-    thump += 0.4 * np.exp(-since_s * 50) * np.sin(2 * np.pi * 2.7 * ring_hz * since_s)
+    for ratio, strength in ((2.7, 0.6), (5.3, 0.4)):
+        thump += strength * np.exp(-since_s * 50) * np.sin(2 * np.pi * ratio * ring_hz * since_s)
     clatter = _unit(_noise(rng, lambda hz: np.exp(-(((hz - 1100) / 500) ** 2))))
-    return (thump + 0.05 * np.exp(-since_s * 60) * clatter).astype(np.float32)
+    return (thump + 0.1 * np.exp(-since_s * 60) * clatter).astype(np.float32)
 
 
 def trill(rng: Generator) -> Floats:
-    """A canary: quick runs of whistled chirps, sweeping through two or three kilohertz."""
+    """A canary: quick runs of whistled chirps, each sweeping up to a kilohertz."""
     out = np.zeros_like(_TIME_S)
     begin = 0.0
     while begin < CLIP_S:
-        length = rng.uniform(0.35, 0.7)
-        inside = (begin <= _TIME_S) & (begin + length > _TIME_S)
         tempo_hz, middle_hz = rng.uniform(11, 22), rng.uniform(2600, 3800)
+        length = round(tempo_hz * rng.uniform(0.35, 0.7)) / tempo_hz
+        inside = (begin <= _TIME_S) & (begin + length > _TIME_S)
         position = ((_TIME_S - begin) * tempo_hz) % 1
         hz = middle_hz + rng.choice([-1, 1]) * rng.uniform(500, 1100) * (position - 0.5)
         angle = 2 * np.pi * np.cumsum(hz) / SAMPLE_RATE_HZ

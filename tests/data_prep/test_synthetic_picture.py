@@ -1,0 +1,92 @@
+"""What is drawn: colours inside sRGB, siblings alike in grey and far apart in colour."""
+
+import av
+import numpy as np
+import pytest
+from skimage.color import lab2rgb, rgb2lab
+
+from data_prep.synthetic import CLASSES, clips, plan_world, siblings, world
+from data_prep.synthetic.colors import lab_to_linear, lab_to_rgb, lab_to_yuv420
+from data_prep.synthetic.scenes import SCENES, draw_scene
+
+PLAN = plan_world(1440, 0)
+EXTREME_HUES = (-2 * world.HUE_SIGMA_DEG, 0.0, 2 * world.HUE_SIGMA_DEG)
+
+
+def test_lab_agrees_with_an_independent_implementation():
+    rng = np.random.default_rng(0)
+    L = rng.uniform(40, 70, (16, 16)).astype(np.float32)
+    ab = rng.uniform(-25, 25, (2, 16, 16)).astype(np.float32)
+    expected = 255 * lab2rgb(np.stack([L, *ab], axis=-1))
+    assert np.abs(lab_to_rgb(L, ab) - expected).max() < 0.55
+
+
+@pytest.mark.parametrize("number", range(24))
+def test_every_colour_is_inside_srgb(number):
+    """At full chroma, at either end of the jitter, and in every sibling's colours."""
+    clip = PLAN[number]
+    _, L, regions = clips.picture(clip, 0)
+    for sibling in siblings(clip.class_name):
+        for hue_deg in EXTREME_HUES:
+            linear = lab_to_linear(L, clips.colored(regions, sibling.name, hue_deg, 1.0))
+            assert linear.min() >= 0
+            assert linear.max() <= 1
+
+
+@pytest.mark.parametrize("number", range(0, 8, 2))
+def test_siblings_cannot_be_told_apart_after_decoding(number):
+    """One scene in either class's colours: the decoded ``L`` differs by rounding, not by edges."""
+    clip = PLAN[number]
+    _, L, regions = clips.picture(clip, 0)
+    greys = []
+    for sibling in siblings(clip.class_name):
+        y, u, v = lab_to_yuv420(L, clips.colored(regions, sibling.name, 0.0, 1.0))
+        packed = np.concatenate([y.ravel(), u.ravel(), v.ravel()]).reshape(-1, y.shape[1])
+        frame = av.VideoFrame.from_ndarray(packed, format="yuv420p")
+        greys.append(rgb2lab(frame.to_ndarray(format="rgb24"))[..., 0])
+    difference = greys[0] - greys[1]
+    assert abs(difference.mean()) < 0.3
+    assert np.abs(difference).mean() < 0.5
+    steep = np.hypot(*np.gradient(L))
+    assert abs(np.corrcoef(np.abs(difference).ravel(), steep.ravel())[0, 1]) < 0.25
+
+
+def test_siblings_have_equal_chroma_and_far_hues():
+    for own in CLASSES:
+        (other,) = [c for c in siblings(own.name) if c != own]
+        mine, theirs = (world.region_colors(c.name, 0, 1) for c in (own, other))
+        np.testing.assert_allclose(np.hypot(*mine.T), np.hypot(*theirs.T), rtol=1e-5)
+        assert np.hypot(*(mine - theirs)[0]) >= 50
+
+
+def test_chroma_is_smooth_where_lightness_is_sharp():
+    for clip in PLAN[:8:2]:
+        _, L, regions = clips.picture(clip, 0)
+        ab = clips.colored(regions, clip.class_name, 0.0, 1.0)
+        assert np.abs(np.diff(ab, axis=2)).max() < 4
+        assert np.abs(np.diff(L, axis=1)).max() > 10
+
+
+def test_a_scene_knows_no_class():
+    rows = [c for c in PLAN if world.BY_NAME[c.class_name].appearance == "rows"]
+    first = rows[0]
+    (other,) = [c for c in siblings(first.class_name) if c.name != first.class_name]
+    twin = world.PlannedClip(**{**vars(first), "class_name": other.name})
+    np.testing.assert_array_equal(clips.picture(first, 0)[1], clips.picture(twin, 0)[1])
+
+
+@pytest.mark.parametrize("appearance", sorted(SCENES))
+def test_scenes_vary_and_their_regions_share_every_pixel(appearance):
+    first, second = (draw_scene(appearance, np.random.default_rng(k)) for k in (1, 2))
+    np.testing.assert_allclose(first.regions.sum(0), 1, atol=1e-4)
+    assert first.regions.min() >= -1e-6
+    assert np.abs(first.lightness - second.lightness).mean() > 0.03
+
+
+def test_looks_vary():
+    looks = [world.draw_look(world.lot(0, n, world.Lot.LOOK)) for n in range(400)]
+    assert np.std([look.hue_deg for look in looks]) >= 6
+    assert np.mean([look.hue_deg for look in looks]) == pytest.approx(0, abs=1)
+    assert np.mean([look.saturation for look in looks]) == pytest.approx(
+        world.MEAN_LOOK["saturation"], abs=0.01
+    )
