@@ -13,8 +13,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import jaxtyping
 import numpy as np
 import pytest
+
+# Shapes and types of all tensors are checked in tests; this must precede any import of aiaic.
+jaxtyping.install_import_hook("aiaic", "beartype.beartype")
 
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "TESTACCESSKEY",

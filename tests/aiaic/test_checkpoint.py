@@ -1,0 +1,109 @@
+import json
+
+import pytest
+import torch
+
+from aiaic import checkpoint
+from aiaic.checkpoint import Record
+
+
+def record(step: int, loss: float | None = None) -> Record:
+    return Record(
+        stage=1,
+        step=step,
+        recipe={"name": "tiny"},
+        manifest_digest="0" * 64,
+        split="train",
+        init=None,
+        metrics={} if loss is None else {"validation_loss": loss},
+        curves=[{"step": 1.0, "loss": 0.5}],
+        versions=checkpoint.versions(),
+    )
+
+
+def save(stage_folder, step, loss=None):
+    def fill(folder):
+        checkpoint.write(folder, record(step, loss), {"w": torch.ones(3)}, {"m": torch.zeros(2)})
+
+    return checkpoint.commit(stage_folder / checkpoint.step_name(step), fill)
+
+
+def test_round_trip(tmp_path):
+    folder = save(tmp_path, 7, 0.25)
+    read = checkpoint.read_record(folder)
+    assert (read.step, read.metrics, read.curves) == (
+        7,
+        {"validation_loss": 0.25},
+        record(7).curves,
+    )
+    assert torch.equal(checkpoint.read_model(folder)["w"], torch.ones(3))
+    assert torch.equal(checkpoint.read_training(folder)["m"], torch.zeros(2))
+
+
+def test_same_content_is_the_same_bytes(tmp_path):
+    first, second = save(tmp_path / "a", 1), save(tmp_path / "b", 1)
+    for file in sorted(first.iterdir()):
+        assert file.read_bytes() == (second / file.name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "delete"])
+def test_damaged_weights_are_named(tmp_path, name, harm):
+    folder = save(tmp_path, 1)
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    if harm == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(content if harm == "flip" else content[:-4])
+    read = checkpoint.read_model if name.startswith("model") else checkpoint.read_training
+    with pytest.raises(ValueError, match=f"{name} is missing or damaged"):
+        read(folder)
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    folder = save(tmp_path, 1)
+    (folder / "checkpoint.json").write_text('{"stage": 1')
+    with pytest.raises(ValueError, match=r"checkpoint.json is damaged"):
+        checkpoint.read_record(folder)
+
+
+def test_another_format_is_refused(tmp_path):
+    folder = save(tmp_path, 1)
+    path = folder / "checkpoint.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
+    with pytest.raises(ValueError, match="format 99"):
+        checkpoint.read_record(folder)
+
+
+def test_no_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        checkpoint.read_record(tmp_path)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    def fail(folder):
+        (folder / "half").write_text("x")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.commit(tmp_path / "step-0000001", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_newest_and_best_are_kept(tmp_path):
+    for step, loss in enumerate((0.5, 0.2, 0.4, 0.3), start=1):
+        save(tmp_path, step, loss)
+        checkpoint.prune(tmp_path)
+    assert [folder.name for folder in checkpoint.steps(tmp_path)] == [
+        "step-0000002",
+        "step-0000004",
+    ]
+    assert checkpoint.best(tmp_path).name == "step-0000002"
+
+
+def test_without_validation_the_newest_is_best(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    assert checkpoint.best(tmp_path).name == "step-0000002"

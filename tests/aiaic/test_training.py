@@ -1,0 +1,234 @@
+"""The loop: golden curves, exact resume, refusals, and workers that agree."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from recipes import TINY
+from samples import tiny_samples
+
+from aiaic import checkpoint, config, training
+from aiaic.run import LocalRun
+from aiaic.training import Init, NonFiniteLossError, Trainer
+
+CPU = torch.device("cpu")
+CURVES = Path(__file__).with_name("curves.json")
+
+
+def train(folder: Path, stage: int, init: Path | None = None, *, recipe=TINY, samples=None):
+    run = LocalRun(folder)
+    start = None if init is None else Init(folder=init, place=str(init))
+    training.train(
+        stage=stage,
+        recipe=recipe,
+        samples=samples or tiny_samples(32, validation=8),
+        run=run,
+        init=start,
+        device=CPU,
+    )
+    return checkpoint.steps(folder)[-1]
+
+
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory) -> dict[int, Path]:
+    """The last checkpoint of each stage, trained one after the other."""
+    folder = tmp_path_factory.mktemp("run")
+    last: dict[int, Path] = {}
+    for stage in (1, 2, 3):
+        last[stage] = train(folder / f"stage{stage}", stage, last.get(stage - 1))
+    return last
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_twenty_steps_follow_the_stored_curves(stages, stage):
+    """To store new ones on purpose: ``python tests/aiaic/store_curves.py``."""
+    expected = json.loads(CURVES.read_text())[str(stage)]
+    curves = checkpoint.read_record(stages[stage]).curves
+    assert len(curves) == len(expected) == 20
+    for ours, theirs in zip(curves, expected, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+class KilledError(Exception):
+    pass
+
+
+class KilledRun(LocalRun):
+    """Dies at a step, as a process would: nothing is saved on the way out."""
+
+    def __init__(self, folder: Path, at: int) -> None:
+        super().__init__(folder)
+        self.at = at
+
+    def progress(self, step: int, metrics: dict[str, float]) -> None:
+        if step == self.at:
+            raise KilledError
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_killed_run_ends_in_the_very_same_bytes(stages, stage, tmp_path):
+    init = stages.get(stage - 1)
+    start = None if init is None else Init(folder=init, place=str(init))
+    for at in (13, 17):  # killed twice, both times after the checkpoint of step 10
+        with pytest.raises(KilledError):
+            training.train(
+                stage=stage,
+                recipe=TINY,
+                samples=tiny_samples(32, validation=8),
+                run=KilledRun(tmp_path, at),
+                init=start,
+                device=CPU,
+            )
+    resumed = train(tmp_path, stage, init)
+    for name in ("model.safetensors", "training.safetensors", "checkpoint.json"):
+        digests = {
+            hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            for folder in (resumed, stages[stage])
+        }
+        assert len(digests) == 1, name
+
+
+def test_stage_3_starts_from_stage_2_and_says_so(stages):
+    origin = checkpoint.read_record(stages[3]).init
+    assert origin is not None
+    assert origin.stage == 2
+    assert origin.model_sha256 == checkpoint.model_sha256(stages[2])
+
+
+def test_frozen_parts_travel_through_all_stages(stages):
+    weights = {stage: checkpoint.read_model(folder) for stage, folder in stages.items()}
+    for name, value in weights[1].items():
+        if name.startswith("scene."):
+            assert torch.equal(weights[2][name], value), name
+            assert torch.equal(weights[3][name], value), name
+        if name.startswith("colorizer."):
+            assert torch.equal(weights[2][name], value), name
+
+
+@pytest.mark.parametrize(("stage", "given"), [(3, 1), (2, 2), (2, 3)])
+def test_a_checkpoint_of_another_stage_is_refused(stages, tmp_path, stage, given):
+    with pytest.raises(ValueError, match=f"stage {given}.*one of stage {stage - 1}"):
+        train(tmp_path, stage, stages[given])
+
+
+def test_stage_1_refuses_a_checkpoint(stages, tmp_path):
+    with pytest.raises(ValueError, match="starts from scratch"):
+        train(tmp_path, 1, stages[1])
+
+
+def test_stage_2_wants_a_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match="a checkpoint of stage 1"):
+        train(tmp_path, 2)
+
+
+def test_another_architecture_is_refused_by_name(stages, tmp_path):
+    wider = config.override(TINY, {"model.backbone.width": 12})
+    with pytest.raises(ValueError, match=r"model\.backbone\.width is 8 there and 12"):
+        train(tmp_path, 2, stages[1], recipe=wider)
+
+
+def test_searched_settings_are_no_architecture(stages, tmp_path):
+    searched = config.override(
+        TINY, {"model.guidance.tau": 0.5, "model.guidance.bias": 0.0, "stage2.steps": 1}
+    )
+    train(tmp_path, 2, stages[1], recipe=searched)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"stage1.learning_rate": 0.5}, r"stage1\.learning_rate"), ({}, "manifest")],
+)
+def test_a_run_begun_otherwise_is_not_gone_on_with(stages, changes, named):
+    samples = tiny_samples(32, validation=8)
+    if not changes:
+        samples = dataclasses.replace(samples, manifest_digest="1" * 64)
+    with pytest.raises(ValueError, match=f"begun otherwise: .*{named}"):
+        train(stages[1].parent, 1, recipe=config.override(TINY, changes), samples=samples)
+
+
+def test_a_non_finite_loss_names_its_batch_and_leaves_the_weights(tmp_path):
+    trainer = Trainer(1, TINY, tiny_samples(8), LocalRun(tmp_path), None, CPU)
+    with torch.no_grad():
+        next(trainer.stage.model.colorizer.backbone.parameters()).fill_(torch.nan)
+    before = [p.detach().clone() for p in trainer.parameters]
+    batches = trainer._batches()
+    batch = next(batches)
+    batches.close()
+    with pytest.raises(NonFiniteLossError, match=f"step 1: the loss is nan.*{batch.keys[3]}"):
+        training.train_step(trainer, trainer.stage, batch)
+    for parameter, old in zip(trainer.parameters, before, strict=True):
+        assert torch.equal(parameter.isnan(), old.isnan())
+        assert torch.equal(parameter[~old.isnan()], old[~old.isnan()])
+
+
+def test_few_samples_make_small_batches_and_say_so(tmp_path, caplog):
+    recipe = config.override(TINY, {"stage1.steps": 2})
+    train(tmp_path, 1, recipe=recipe, samples=tiny_samples(3))
+    assert "3 samples are fewer than a batch of 8" in caplog.text
+
+
+def test_validation_is_the_mean_over_all_its_samples(tmp_path):
+    trainer = Trainer(1, TINY, tiny_samples(8, validation=11), LocalRun(tmp_path), None, CPU)
+    metrics = trainer.validate()
+    losses = [
+        trainer.stage.validate(batch).loss
+        for batch in trainer._loader().evaluation(trainer.samples.validation, 11)
+    ]
+    assert metrics["validation_loss"] == pytest.approx(float(losses[0].mean()), abs=1e-6)
+
+
+def gradients(trainer: Trainer, rank: int, world_size: int) -> dict[str, torch.Tensor]:
+    """Gradients of the first step, before clipping."""
+    trainer.run.rank, trainer.run.world_size = rank, world_size
+    module = trainer._distributed()
+    batches = trainer._batches()
+    batch = next(itertools.islice(batches, 1))
+    batches.close()
+    loss = module(batch).loss.sum() * (world_size / batch.global_size)
+    loss.backward()
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in zip(trainer.names, trainer.parameters, strict=True)
+        if parameter.grad is not None
+    }
+
+
+def trainer_of(stage: int, init: str | None, folder: Path) -> Trainer:
+    start = None if init is None else Init(folder=Path(init), place=init)
+    recipe = config.override(TINY, {"sampling.streams": 3})  # workers own 2 and 1 of them
+    return Trainer(stage, recipe, tiny_samples(32), LocalRun(folder), start, CPU)
+
+
+def worker(rank: int, folder: Path, inits: dict[int, str | None]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    found = {
+        stage: gradients(trainer_of(stage, init, folder / f"{stage}-{rank}"), rank, 2)
+        for stage, init in inits.items()
+    }
+    if rank == 0:
+        torch.save(found, folder / "gradients.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_workers_have_one_workers_gradients(stages, tmp_path):
+    inits = {1: None, 2: str(stages[1]), 3: str(stages[2])}
+    mp.spawn(worker, (tmp_path, inits), nprocs=2)
+    together = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    for stage, init in inits.items():
+        alone = gradients(trainer_of(stage, init, tmp_path / f"alone{stage}"), 0, 1)
+        assert alone.keys() == together[stage].keys()
+        for name, expected in alone.items():
+            torch.testing.assert_close(
+                together[stage][name], expected, atol=1e-5, rtol=0, msg=f"stage {stage}: {name}"
+            )
+        assert max(g.abs().max() for g in alone.values()) > 1e-2
