@@ -22,8 +22,10 @@ from torch import Tensor
 from aiaic import config
 
 FORMAT_VERSION = 1
-_RECORD = "checkpoint.json"
-_MODEL = "model.safetensors"
+RECORD = "checkpoint.json"
+"""File that makes a folder a checkpoint; written last."""
+MODEL = "model.safetensors"
+"""File of the averaged weights of the whole model."""
 _TRAINING = "training.safetensors"
 
 
@@ -74,11 +76,11 @@ def write(
     folder: Path, record: Record, model: Mapping[str, Tensor], training: Mapping[str, Tensor]
 ) -> None:
     """Write a checkpoint into ``folder``, the record last."""
-    save_file(_contiguous(model), folder / _MODEL)
+    save_file(_contiguous(model), folder / MODEL)
     save_file(_contiguous(training), folder / _TRAINING)
-    files = {name: _sha256(folder / name) for name in (_MODEL, _TRAINING)}
+    files = {name: _sha256(folder / name) for name in (MODEL, _TRAINING)}
     whole = dataclasses.replace(record, files=files)
-    (folder / _RECORD).write_text(json.dumps(config.to_json(whole), indent=1, sort_keys=True))
+    (folder / RECORD).write_text(json.dumps(config.to_json(whole), indent=1, sort_keys=True))
 
 
 def read_record(folder: Path) -> Record:
@@ -88,14 +90,14 @@ def read_record(folder: Path) -> Record:
         FileNotFoundError: ``folder`` is no checkpoint.
         ValueError: the record is damaged or of another format version.
     """
-    path = folder / _RECORD
+    path = folder / RECORD
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at '{folder}': it has no {_RECORD}")
+        raise FileNotFoundError(f"no checkpoint at '{folder}': it has no {RECORD}")
     try:
         values = json.loads(path.read_text())
         version = values.get("format_version")
     except (json.JSONDecodeError, AttributeError, UnicodeDecodeError):
-        raise ValueError(f"checkpoint '{folder}': {_RECORD} is damaged") from None
+        raise ValueError(f"checkpoint '{folder}': {RECORD} is damaged") from None
     if version != FORMAT_VERSION:
         raise ValueError(
             f"checkpoint '{folder}' has format {version}, this program reads {FORMAT_VERSION}"
@@ -109,7 +111,7 @@ def read_model(folder: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is missing or damaged.
     """
-    return _read_weights(folder, _MODEL)
+    return _read_weights(folder, MODEL)
 
 
 def read_training(folder: Path) -> dict[str, Tensor]:
@@ -123,7 +125,7 @@ def read_training(folder: Path) -> dict[str, Tensor]:
 
 def model_sha256(folder: Path) -> str:
     """The recorded checksum of the model weights."""
-    return read_record(folder).files[_MODEL]
+    return read_record(folder).files[MODEL]
 
 
 def commit(final: Path, fill: Callable[[Path], None]) -> Path:

@@ -160,7 +160,7 @@ def _check_init(job: Job, number: int, init: str, begun: checkpoint.Record | Non
     record = checkpoints.read_record(init)
     training.check_init(record, number, job.recipe, init)
     if begun is not None and begun.init is not None:
-        theirs, ours = begun.init.model_sha256, record.files["model.safetensors"]
+        theirs, ours = begun.init.model_sha256, record.files[checkpoint.MODEL]
         if theirs != ours:
             raise ValueError(
                 f"stage {number} in '{job.out}' was begun from another checkpoint, "

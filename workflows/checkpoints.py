@@ -17,7 +17,6 @@ from aiaic import checkpoint, config
 from data_prep import storage
 
 STAGES = (1, 2, 3)
-_RECORD = "checkpoint.json"
 _FINISHED = "stage.json"
 _STEP = re.compile(r"(step-\d{7,})/checkpoint\.json")
 
@@ -59,8 +58,8 @@ def read_record(place: str) -> checkpoint.Record:
     if storage.is_local(place):
         return checkpoint.read_record(storage.local_path(place))
     with tempfile.TemporaryDirectory() as folder:
-        record = storage.read_bytes(storage.join(place, _RECORD))
-        Path(folder, _RECORD).write_bytes(record)
+        record = storage.read_bytes(storage.join(place, checkpoint.RECORD))
+        Path(folder, checkpoint.RECORD).write_bytes(record)
         return checkpoint.read_record(Path(folder))
 
 
@@ -111,7 +110,7 @@ def prune(stage: str) -> None:
 def delete(folder: str) -> None:
     """Delete a checkpoint, its record first, so that no half of one is ever taken for one."""
     system, path = storage.filesystem(folder)
-    system.delete_file(f"{path}/{_RECORD}")
+    system.delete_file(f"{path}/{checkpoint.RECORD}")
     system.delete_dir(path)
 
 
@@ -121,7 +120,9 @@ def publish(folder: Path, place: str) -> None:
         final = storage.local_path(place)
         checkpoint.commit(final, lambda part: _copy(folder, part))
         return
-    record_last = sorted(folder.iterdir(), key=lambda path: (path.name == _RECORD, path.name))
+    record_last = sorted(
+        folder.iterdir(), key=lambda path: (path.name == checkpoint.RECORD, path.name)
+    )
     for path in record_last:
         storage.publish(path, storage.join(place, path.name))
 
@@ -148,7 +149,7 @@ def resolve(place: str) -> str:
     Raises:
         FileNotFoundError: there is no checkpoint, or the stage is not finished.
     """
-    if storage.size_of(storage.join(place, _RECORD)) is not None:
+    if storage.size_of(storage.join(place, checkpoint.RECORD)) is not None:
         return place
     for folder in (place, *(stage_place(place, stage) for stage in reversed(STAGES))):
         finished = read_finished(folder)

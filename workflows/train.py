@@ -1,12 +1,16 @@
 """``aiaic train``: one stage or all three, in this process or on Ray, begun or continued."""
 
+import contextlib
+from collections.abc import Iterator
+
 from aiaic import config
 from data_prep import storage
-from workflows import batches, chain, checkpoints, local_run, recipes
+from workflows import batches, chain, checkpoints, local_run, recipes, tracking
 from workflows.chain import Job
 from workflows.checkpoints import Finished
 from workflows.commands import Outcome, Train, flat
 from workflows.progress import Bars
+from workflows.tracking import NoTracker, Tracker
 
 _GPU = {"auto": None, "yes": True, "no": False}
 
@@ -21,7 +25,7 @@ def run(options: Train) -> Outcome:
         out=checkpoints.absolute(options.out),
         init=options.init and checkpoints.absolute(options.init),
     )
-    finished = train(job, options.workers, _GPU[options.gpu])
+    finished = train(job, options.workers, _GPU[options.gpu], options.tracking_uri)
     values = {
         "out": options.out,
         "recipe": job.recipe.name,
@@ -30,26 +34,43 @@ def run(options: Train) -> Outcome:
     return Outcome(values=values, text="\n".join(_line(stage, options.out) for stage in finished))
 
 
-def train(job: Job, workers: int, gpu: bool | None = None) -> list[Finished]:
+def train(
+    job: Job, workers: int, gpu: bool | None = None, tracking_uri: str | None = tracking.NOWHERE
+) -> list[Finished]:
     """Train the stages of a job; what stands already is continued or left as it is.
 
     Args:
         job: what to train, with places that mean the same everywhere.
         workers: workers of Ray Train; 0: this process.
         gpu: a GPU for each worker of Ray Train; None: if the cluster has that many.
+        tracking_uri: MLflow; None: ``mlflow.db`` in this folder.
 
     Raises:
-        ValueError, FileNotFoundError: what a user has to mend, told before anything is written.
+        ValueError, OSError: what a user has to mend, told before anything is written.
     """
     samples = batches.open_samples(job.shards, job.split)
     chain.check(job, samples, workers)
-    with Bars() as bars:
+    with _tracked(job, tracking_uri) as tracker, Bars() as bars:
         if workers == 0:
-            return local_run.fit(job, samples, bars.show, lambda place: None)
-        from workflows import cluster, ray_run  # noqa: PLC0415 (one process needs no Ray)
+            finished = local_run.fit(job, samples, bars.show, tracker.committed)
+        else:
+            from workflows import cluster, ray_run  # noqa: PLC0415 (one process needs no Ray)
 
-        with cluster.connected(cpus=workers):
-            return ray_run.fit(job, workers, gpu, bars.show, lambda place: None)
+            with cluster.connected(cpus=workers):
+                finished = ray_run.fit(job, workers, gpu, bars.show, tracker.committed)
+        tracker.finished(finished)
+    return finished
+
+
+@contextlib.contextmanager
+def _tracked(job: Job, uri: str | None) -> Iterator[Tracker | NoTracker]:
+    """The job's runs in MLflow, unless the user wants none."""
+    if uri == tracking.NOWHERE:
+        yield NoTracker()
+        return
+    tracker = Tracker(uri, job.out)
+    with tracker.tracked(job):
+        yield tracker
 
 
 def _line(stage: Finished, out: str) -> str:
