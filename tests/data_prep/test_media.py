@@ -239,11 +239,14 @@ def test_reading_twice_gives_the_same_bytes(make_clip, tmp_path):
 def test_files_that_give_no_sample_are_rejected_for_their_reason(make_clip, tmp_path):
     good = make_clip(tmp_path / "good.mp4", seconds=2.0)
     content = good.read_bytes()
+    other = make_clip(tmp_path / "other.avi", codec="mpeg4", tone_hz=None)
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{good}\n#EXT-X-ENDLIST\n"
     files = {
         "empty.mp4": b"",
         "text.mp4": b"these are words" * 100,
         "half.mp4": content[: len(content) // 2],
-        "playlist.mp4": b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n/etc/passwd\n",
+        "playlist.mp4": playlist.encode(),
+        "avi.mp4": other.read_bytes(),
         "concat.mp4": b"ffconcat version 1.0\nfile good.mp4\n",
     }
     for name, bad in files.items():
@@ -257,7 +260,8 @@ def test_files_that_give_no_sample_are_rejected_for_their_reason(make_clip, tmp_
     assert rejection(only_sound).reason == "no_picture"
 
 
-def test_a_file_that_is_cut_off_is_rejected(make_clip, tmp_path):
+@pytest.mark.parametrize(("packet_number", "kept_bytes"), [(40, 10), (40, 0), (-1, 10)])
+def test_a_file_that_is_cut_off_is_rejected(make_clip, tmp_path, packet_number, kept_bytes):
     """With its header first, a cut file opens well and ends early."""
     whole = make_clip(tmp_path / "whole.mp4", seconds=6.0)
     fast = tmp_path / "fast.mp4"
@@ -272,7 +276,9 @@ def test_a_file_that_is_cut_off_is_rejected(make_clip, tmp_path):
                 target.mux(packet)
     content = fast.read_bytes()
     assert read(fast).actual_s == (3.0,)
-    (tmp_path / "cut.mp4").write_bytes(content[: len(content) * 2 // 3])
+    with av.open(str(fast)) as container:
+        place = [packet.pos for packet in container.demux() if packet.size][packet_number]
+    (tmp_path / "cut.mp4").write_bytes(content[: place + kept_bytes])
     cut = rejection(tmp_path / "cut.mp4")
     assert cut.reason == "undecodable"
     assert "cut off" in cut.detail
