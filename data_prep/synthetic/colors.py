@@ -54,8 +54,7 @@ def lab_to_yuv420(L: Floats, ab: Floats) -> tuple[Bytes, Bytes, Bytes]:
     cr = _halved((r - luma) / 1.402)
     blue, red = (_doubled(np.rint(224 * c) / 224) for c in (cb, cr))
     offsets = (1.402 * red, -0.344136 * blue - 0.714136 * red, 1.772 * blue)
-    for _ in range(2):
-        luma = _newton_step(luma, offsets, target)
+    luma = _newton_step(luma, offsets, target)
     planes = (16 + 219 * luma, 128 + 224 * cb, 128 + 224 * cr)
     y, u, v = (np.clip(np.rint(p), 16, 240).astype(np.uint8) for p in planes)
     return y, u, v

@@ -3,6 +3,7 @@
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 
 from data_prep.synthetic import CLASSES, clips, plan_world, siblings, world
@@ -19,6 +20,23 @@ def test_lab_agrees_with_an_independent_implementation():
     ab = rng.uniform(-25, 25, (2, 16, 16)).astype(np.float32)
     expected = 255 * lab2rgb(np.stack([L, *ab], axis=-1))
     assert np.abs(lab_to_rgb(L, ab) - expected).max() < 0.55
+
+
+def test_halved_chroma_leaves_lightness_alone():
+    """Colour edges sharper than the planes can hold, decoded with bilinear chroma."""
+    rng = np.random.default_rng(0)
+    L = np.kron(rng.uniform(45, 65, (16, 16)), np.ones((4, 4))).astype(np.float32)
+    ab = np.empty((2, 64, 64), np.float32)
+    ab[0], ab[1] = 15 * np.sign(np.arange(64) - 30.5), -15 * np.sign(np.arange(64) - 30.5)[:, None]
+    y, u, v = lab_to_yuv420(L, ab)
+    cb, cr = (
+        np.asarray(Image.fromarray((c - 128.0) / 224).resize((64, 64), Image.Resampling.BILINEAR))
+        for c in (u, v)
+    )
+    luma = (y - 16.0) / 219
+    rgb = [luma + 1.402 * cr, luma - 0.344136 * cb - 0.714136 * cr, luma + 1.772 * cb]
+    error = rgb2lab(np.stack(rgb, axis=-1))[..., 0] - L
+    assert np.abs(error).max() < 0.6
 
 
 @pytest.mark.parametrize("number", range(24))
