@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _INK = "#010203"  # stands for the page's text colour
-_ACCENT, _SECOND, _QUIET = "#2f7fb5", "#d9822b", "#8b95a1"
+_ACCENT, _SECOND, _QUIET = "#2f7fb5", "#d9822b", "#7d8894"
 _LINE = 1.6
 _BOUND_COLORS = {"without_sound": _SECOND, "with_sound": _ACCENT}
 _STYLE: Any = {
@@ -41,8 +41,9 @@ def conditions(
         names, values = list(rows), [row["psnr"] for row in rows.values()]
         colors = [_ACCENT if name == "matched" else _QUIET for name in names]
         axes.barh(names, values, color=colors, height=0.62)
+        left = max(0.0, min(values) - 6)
         for place, value in enumerate(values):
-            axes.text(value, place, f" {value:.1f}", va="center", fontsize=9)
+            axes.text(left + 0.3, place, f"{value:.1f}", va="center", color="#fff", fontsize=9)
         for name, row in bounds.items():
             label = f"bound {name.replace('_', ' ')} {row['psnr']:.1f}"
             line = {"color": _BOUND_COLORS[name], "lw": _LINE, "ls": (0, (4, 2))}
@@ -50,7 +51,7 @@ def conditions(
         axes.invert_yaxis()
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlim(left=max(0.0, min(values) - 6))
+        axes.set_xlim(left=left)
         axes.set_xlabel("PSNR in dB, mean over clips")
         if bounds:
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)

@@ -1,80 +1,35 @@
 """``aiaic evaluate``: a checkpoint under all sound conditions, as JSON, a table and a report."""
 
-import dataclasses
 import importlib.metadata
 import io
 import json
-import logging
 import platform
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from aiaic import checkpoint, config, inference
-from aiaic.batch import Batch
+from aiaic import checkpoint
 from aiaic.color import rgb_to_lab
-from aiaic.encoding import Networks
 from aiaic.evaluation import Evaluation, Prediction, evaluate
 from aiaic.figures import figures
-from aiaic.loader import Loader, Read
-from aiaic.plan import SampleRef
 from aiaic.probe import sibling_probe_accuracy
-from aiaic.recipe import Recipe
 from data_prep import storage
-from workflows import batches, checkpoints, examples, report, tables, truth
+from workflows import batches, checkpoints, examples, report, tables, tracking, truth
 from workflows.commands import Evaluate, Outcome
 from workflows.examples import Example
+from workflows.subject import Subject, open_subject, run_of
 from workflows.truth import World
-
-log = logging.getLogger(__name__)
 
 SEED = 0
 """Of partners and noise; part of the protocol."""
 
 _ROWS = 8
 _PACKAGES = ("torch", "torchvision", "torchaudio", "numpy", "ray", "mlflow", "webdataset", "av")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What is evaluated, and on what."""
-
-    place: str
-    """Of the checkpoint itself."""
-    record: checkpoint.Record
-    recipe: Recipe
-    networks: Networks
-    model_sha256: str
-    refs: tuple[SampleRef, ...]
-    read: Read
-    split: str
-    manifest_digest: str
-    labels: dict[str, str] | None
-    device: torch.device
-
-    def loader(self, *, with_sound: bool) -> Loader:
-        """Reads clips in the view that the checkpoint was trained on."""
-        return Loader(
-            read=self.read,
-            view=self.recipe.view,
-            audio=self.recipe.model.audio if with_sound else None,
-            threads=self.recipe.training.decode_threads,
-        )
-
-    def batches(
-        self, refs: Sequence[SampleRef], doing: str, *, with_sound: bool
-    ) -> Iterator[Batch]:
-        """All clips in order, with a progress bar."""
-        loader = self.loader(with_sound=with_sound)
-        with tqdm(total=len(refs), desc=doing, unit="clip") as bar:
-            for batch in loader.evaluation(refs, self.recipe.sampling.batch_size):
-                yield batch
-                bar.update(len(batch))
 
 
 def run(options: Evaluate, *, seconds: Mapping[str, float] | None = None) -> Outcome:
@@ -99,45 +54,18 @@ def run(options: Evaluate, *, seconds: Mapping[str, float] | None = None) -> Out
     result["seconds"] = {**spent, "evaluate": round(time.perf_counter() - begun, 2)}
     result["versions"] = _versions()
     out = options.out or default_out(subject.place)
-    written = _write(out, result, rows, stages)
+    content = {
+        "report.html": report.render(result, rows, stages).encode(),
+        "report.json": json.dumps(result, indent=1, allow_nan=False).encode(),
+    }
+    written = {name: storage.join(out, name) for name in content}
+    for name, place in written.items():
+        storage.write_bytes(place, content[name])
+    if options.tracking_uri != tracking.NOWHERE:
+        _track(options.tracking_uri, subject, result, content)
     return Outcome(
         values={**result, "written": written},
         text=f"{tables.evaluation(result)}\n\nreport: {written['report.html']}",
-    )
-
-
-def open_subject(options: Evaluate) -> Subject:
-    """Read the checkpoint and the list of clips.
-
-    Raises:
-        FileNotFoundError, ValueError: one of them is not there, or not what it should be.
-    """
-    samples = batches.open_evaluation(options.shards, options.split)
-    place = checkpoints.resolve(options.checkpoint)
-    folder = checkpoints.fetch(place)
-    record = checkpoint.read_record(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = inference.load(folder).to(device)
-    stage1 = model
-    if record.stage > 1:
-        try:
-            stage1 = inference.load(checkpoints.fetch_stage(place, 1)).to(device)
-        except FileNotFoundError:
-            stage1 = None
-    refs = samples.validation[: options.limit]
-    labels = {ref.key: ref.label for ref in refs}
-    return Subject(
-        place=place,
-        record=record,
-        recipe=config.from_json(Recipe, record.recipe),
-        networks=Networks(model=model, hears=record.stage > 1, stage1=stage1),
-        model_sha256=checkpoint.model_sha256(folder),
-        refs=refs,
-        read=samples.read,
-        split=samples.split,
-        manifest_digest=samples.manifest_digest,
-        labels=labels if any(labels.values()) else None,
-        device=device,
     )
 
 
@@ -191,10 +119,8 @@ def prediction_writer(folder: Path) -> Callable[[Prediction], None]:
 
 
 def default_out(place: str) -> str:
-    """``RUN/evaluation`` for a checkpoint ``RUN/stageN/step-X``, else beside the checkpoint."""
-    stage = checkpoints.storage_parent(place)
-    in_run = storage.name_of(stage) in {f"stage{number}" for number in checkpoints.STAGES}
-    return storage.join(checkpoints.storage_parent(stage) if in_run else stage, "evaluation")
+    """``RUN/evaluation``, or a folder beside a checkpoint that stands alone."""
+    return storage.join(run_of(place) or checkpoints.storage_parent(place), "evaluation")
 
 
 def _probe(subject: Subject, world: World, shards: str, result: dict[str, Any]) -> None:
@@ -270,9 +196,10 @@ def _stages(subject: Subject) -> dict[int, dict[str, Any]]:
             continue
         found[number] = {"curves": curves}
     found[subject.record.stage] = {"curves": subject.record.curves}
+    run = run_of(subject.place)
     for number, stage in found.items():
-        run = checkpoints.storage_parent(checkpoints.storage_parent(subject.place))
-        finished = checkpoints.read_finished(checkpoints.stage_place(run, number))
+        place = None if run is None else checkpoints.stage_place(run, number)
+        finished = None if place is None else checkpoints.read_finished(place)
         stage["seconds"] = None if finished is None else round(finished.seconds, 2)
     return found
 
@@ -284,15 +211,17 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _write(
-    out: str, result: dict[str, Any], rows: list[Example], stages: dict[int, dict[str, Any]]
-) -> dict[str, str]:
-    """Write the report's files, each whole or not at all; the JSON last."""
-    content = {
-        "report.html": report.render(result, rows, stages).encode(),
-        "report.json": json.dumps(result, indent=1, allow_nan=False).encode(),
-    }
-    written = {name: storage.join(out, name) for name in content}
-    for name, place in written.items():
-        storage.write_bytes(place, content[name])
-    return written
+def _track(
+    uri: str | None, subject: Subject, result: Mapping[str, Any], content: Mapping[str, bytes]
+) -> None:
+    """Log the evaluation beside the training of its checkpoint, where that is part of a run."""
+    run = run_of(subject.place)
+    if run is None:
+        return
+    figures_alone = {name: value for name, value in result.items() if name != "versions"}
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, name) for name in content]
+        for file in files:
+            file.write_bytes(content[file.name])
+        tracker = tracking.Tracker(uri, checkpoints.absolute(run))
+        tracker.evaluated(subject.record.stage, figures_alone, files)

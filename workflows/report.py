@@ -25,11 +25,11 @@ _NOTES = {
     "unseen": "own sound, of labels that training had not",
 }
 _TILES = {
-    "guidance_gain_db": ("own sound over none", "{:+.1f} dB", "PSNR gained by hearing"),
-    "oracle_share": ("of what sound can tell", "{:.0%}", "is made use of"),
-    "swapped_share": ("with the sibling's sound", "{:.0%}", "of the way to its colours"),
-    "relevance_auc": ("fit told from misfit", "{:.3f}", "AUC of the relevance"),
-    "harm_db": ("harm of a wrong sound", "{:.2f} dB", "PSNR lost against none"),
+    "guidance_gain_db": ("{:+.1f} dB", "PSNR gained by hearing its own sound"),
+    "oracle_share": ("{:.0%}", "of what sound can tell is made use of"),
+    "swapped_share": ("{:.0%}", "of the way to the sibling's colours"),
+    "harm_db": ("{:.2f} dB", "PSNR lost by a sound that does not fit"),
+    "relevance_auc": ("{:.3f}", "AUC of relevance, fit against misfit"),
 }
 
 
@@ -56,8 +56,8 @@ def render(
         rows=[_row(example) for example in rows],
         siblings=bool(result["bounds"]),
         tiles=[
-            (label, pattern.format(result[name]), note)
-            for name, (label, pattern, note) in _TILES.items()
+            (pattern.format(result[name]).replace("-", "\N{MINUS SIGN}"), note)
+            for name, (pattern, note) in _TILES.items()
             if name in result
         ],
         columns={

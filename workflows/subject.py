@@ -1,0 +1,96 @@
+"""What is evaluated: a checkpoint and its relatives, and the clips of a split."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import torch
+from tqdm import tqdm
+
+from aiaic import checkpoint, config, inference
+from aiaic.batch import Batch
+from aiaic.encoding import Networks
+from aiaic.loader import Loader, Read
+from aiaic.plan import SampleRef
+from aiaic.recipe import Recipe
+from data_prep import storage
+from workflows import batches, checkpoints
+from workflows.commands import Evaluate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is evaluated, and on what."""
+
+    place: str
+    """Of the checkpoint itself."""
+    record: checkpoint.Record
+    recipe: Recipe
+    networks: Networks
+    model_sha256: str
+    refs: tuple[SampleRef, ...]
+    read: Read
+    split: str
+    manifest_digest: str
+    labels: dict[str, str] | None
+    device: torch.device
+
+    def loader(self, *, with_sound: bool) -> Loader:
+        """Reads clips in the view that the checkpoint was trained on."""
+        return Loader(
+            read=self.read,
+            view=self.recipe.view,
+            audio=self.recipe.model.audio if with_sound else None,
+            threads=self.recipe.training.decode_threads,
+        )
+
+    def batches(
+        self, refs: Sequence[SampleRef], doing: str, *, with_sound: bool
+    ) -> Iterator[Batch]:
+        """All clips in order, with a progress bar."""
+        loader = self.loader(with_sound=with_sound)
+        with tqdm(total=len(refs), desc=doing, unit="clip") as bar:
+            for batch in loader.evaluation(refs, self.recipe.sampling.batch_size):
+                yield batch
+                bar.update(len(batch))
+
+
+def open_subject(options: Evaluate) -> Subject:
+    """Read the checkpoint and the list of clips.
+
+    Raises:
+        FileNotFoundError, ValueError: one of them is not there, or not what it should be.
+    """
+    samples = batches.open_evaluation(options.shards, options.split)
+    place = checkpoints.resolve(options.checkpoint)
+    folder = checkpoints.fetch(place)
+    record = checkpoint.read_record(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = inference.load(folder).to(device)
+    stage1 = model
+    if record.stage > 1:
+        try:
+            stage1 = inference.load(checkpoints.fetch_stage(place, 1)).to(device)
+        except FileNotFoundError:
+            stage1 = None
+    refs = samples.validation[: options.limit]
+    labels = {ref.key: ref.label for ref in refs}
+    return Subject(
+        place=place,
+        record=record,
+        recipe=config.from_json(Recipe, record.recipe),
+        networks=Networks(model=model, hears=record.stage > 1, stage1=stage1),
+        model_sha256=checkpoint.model_sha256(folder),
+        refs=refs,
+        read=samples.read,
+        split=samples.split,
+        manifest_digest=samples.manifest_digest,
+        labels=labels if any(labels.values()) else None,
+        device=device,
+    )
+
+
+def run_of(place: str) -> str | None:
+    """The run that a checkpoint ``RUN/stageN/step-X`` is part of; None where it stands alone."""
+    stage = checkpoints.storage_parent(place)
+    in_run = storage.name_of(stage) in {f"stage{number}" for number in checkpoints.STAGES}
+    return checkpoints.storage_parent(stage) if in_run else None
