@@ -60,7 +60,7 @@ def dotted_keys(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @functools.cache
-def _adapter(cls: type) -> TypeAdapter[Any]:
+def _adapter(cls: type) -> TypeAdapter:
     _forbid_unknown_keys(cls)
     return TypeAdapter(cls)
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from aiaic import checkpoint
 
 
+@runtime_checkable
 class Run(Protocol):
     """Rank and world, progress, checkpoints; Ray Train is one such run, :class:`LocalRun` another.
 

@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from aiaic import config
+from aiaic.audio import AudioConfig
 from aiaic.loader import ViewConfig
 from aiaic.networks.backbone import BackboneConfig
+from aiaic.networks.encoders import EncoderConfig
 from aiaic.networks.guidance import GuidanceConfig
 from aiaic.networks.model import ModelConfig
+from aiaic.optimization import TrainingConfig
+from aiaic.plan import SamplingConfig
 from aiaic.recipe import Recipe
+from aiaic.stages.audio_semantics import Stage2Config
+from aiaic.stages.colorization import Stage1Config, Stage3Config
 
 DEFAULT = "compact"
 _FILE_KEYS = {"recipe", "overrides", "score", "search"}
@@ -18,19 +24,41 @@ _FILE_KEYS = {"recipe", "overrides", "score", "search"}
 
 def compact() -> Recipe:
     """The demo's recipe: small networks that learn the synthetic world on two cores."""
-    return Recipe(name="compact")
+    return Recipe(
+        name="compact",
+        stage1=Stage1Config(steps=400, learning_rate=1e-3),
+        stage2=Stage2Config(steps=200, learning_rate=1e-3),
+        stage3=Stage3Config(steps=400, learning_rate=5e-4),
+        training=TrainingConfig(save_every=200),
+    )
 
 
 def resnet34_unet() -> Recipe:
-    """A ResNet-34 U-Net at 256 px, for real clips on GPUs."""
+    """A ResNet-34 U-Net at 256 px, for real clips of 10 s on GPUs."""
     return Recipe(
         name="resnet34_unet",
         model=ModelConfig(
             backbone=BackboneConfig(name="resnet34_unet"),
-            guidance=GuidanceConfig(levels=(0, 1)),
+            guidance=GuidanceConfig(levels=(0, 1), mlp_width=512),
+            scene=EncoderConfig(name="resnet18"),
+            sound=EncoderConfig(name="resnet18"),
+            audio=AudioConfig(clip_s=10.0),
+            semantics=256,
             scene_px=128,
         ),
+        sampling=SamplingConfig(batch_size=64, streams=64),
         view=ViewConfig(size_px=256),
+        stage1=Stage1Config(steps=60_000, learning_rate=3e-4),
+        stage2=Stage2Config(steps=30_000, learning_rate=3e-4),
+        stage3=Stage3Config(steps=30_000, learning_rate=1e-4),
+        training=TrainingConfig(
+            threads=4,
+            decode_threads=4,
+            warmup_steps=1000,
+            ema_decay=0.999,
+            report_every=50,
+            save_every=2000,
+        ),
     )
 
 
