@@ -238,6 +238,8 @@ class Demo(Command):
     """Clips in the world, training and test together."""
     workers: Count = 1
     """Workers of Ray Train."""
+    overrides: Settings = ()
+    """Settings that differ from recipe compact, as dotted keys."""
 
 
 COMMANDS: dict[str, type[Command]] = {

@@ -7,6 +7,7 @@ it is the truth, as for a run in one process, and either port may go on with the
 
 import contextlib
 import json
+import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from workflows import batches, chain, checkpoints, cluster
 from workflows.chain import Job, Stage
 from workflows.checkpoints import Finished
 from workflows.local_run import Committed, Progress
+
+log = logging.getLogger(__name__)
 
 _RAYS_OWN_RECORD = "checkpoint_manager_snapshot.json"
 _RESTARTS = 3
@@ -160,6 +163,7 @@ def fit(
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
+    log.info("Ray Train starts %d worker%s", workers, "s" if workers > 1 else "")
     try:
         with News(job.out).shown(progress, committed):
             returned = trainer.fit().return_value

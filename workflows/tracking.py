@@ -32,6 +32,7 @@ EXPERIMENT = "aiaic"
 NOWHERE = "none"
 """The tracking URI that means: do not track."""
 
+_SQLITE = "sqlite:///"
 _KEY = "aiaic.key"
 _STAGE = "aiaic.stage"
 _PARENT = "mlflow.parentRunId"
@@ -208,13 +209,16 @@ def _origin(record: checkpoint.Record) -> dict[str, Any]:
 
 
 def _open(uri: str | None) -> tuple[MlflowClient, str]:
-    """A client, and the id of our experiment."""
-    local = Path.cwd() / "mlflow.db"
-    client = MlflowClient(tracking_uri=uri or f"sqlite:///{local}")
+    """A client, and the id of our experiment, whose artifacts lie beside a database file."""
+    uri = uri or f"{_SQLITE}{Path.cwd() / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is not None:
         return client, experiment.experiment_id
-    beside = str(local.with_name("mlflow-artifacts")) if uri is None else None
+    beside = None
+    if uri.startswith(_SQLITE):
+        database = Path(uri.removeprefix(_SQLITE)).absolute()
+        beside = str(database.with_name("mlflow-artifacts"))
     return client, client.create_experiment(EXPERIMENT, artifact_location=beside)
 
 
@@ -222,7 +226,7 @@ def _calm() -> None:
     """No talk about database tables, and no minutes of retries while a server is away."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    for name in ("mlflow", "alembic"):
+    for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
