@@ -75,7 +75,7 @@ def view_size_px(folder: Path) -> int:
 @torch.inference_mode()
 def colorize(
     model: Model,
-    picture: NDArray[np.uint8],
+    picture: NDArray[Any],
     waveform: NDArray[np.float32] | None = None,
     *,
     size_px: int,
@@ -97,7 +97,7 @@ def colorize(
     semantics = torch.zeros(1, model.config.semantics)
     present = torch.zeros(1, dtype=torch.bool)
     if waveform is not None:
-        sound = loudest_window(torch.from_numpy(waveform), model.config.audio.samples)
+        sound = loudest_window(torch.tensor(waveform), model.config.audio.samples)
         semantics, present = hear(model, sound[None])
     height, width = rgb.shape[:2]
     small = _small_shape(height, width, size_px)
@@ -107,8 +107,8 @@ def colorize(
     return Colorized(rgb=_join_large(rgb, ab), relevance=relevance)
 
 
-def loudest_window(waveform: Float[Tensor, " t"], samples: int) -> Float[Tensor, " samples"]:
-    """The loudest part of that length; shorter sound is repeated.
+def loudest_window(waveform: Tensor, samples: int) -> Float[Tensor, " samples"]:
+    """The loudest part of that length of mono sound [t]; shorter sound is repeated.
 
     Raises:
         ValueError: the sound is empty or not mono.
@@ -147,7 +147,7 @@ def _keeps_lightness(L: Tensor, ab: Tensor) -> Tensor:
     return (rgb_to_lab(lab_to_rgb(L, ab))[0] - L).abs() < _L_TOLERANCE
 
 
-def _as_rgb(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _as_rgb(picture: NDArray[Any]) -> NDArray[np.uint8]:
     if picture.dtype != np.uint8 or picture.size == 0:
         raise ValueError(f"a picture must be 8-bit and not empty, not {picture.dtype}")
     if picture.ndim == 2:
@@ -187,7 +187,7 @@ def _join_large(rgb: NDArray[np.uint8], ab: Float[Tensor, "1 2 h w"]) -> NDArray
 
 
 def _tensor(rgb: NDArray[np.uint8]) -> UInt8[Tensor, "1 3 h w"]:
-    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
+    return torch.tensor(rgb).permute(2, 0, 1)[None]  # a copy: decoded pictures may be read-only
 
 
 def _part(folder: Path, record: checkpoint.Record, name: str) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class Loader:
         draws = centre if seed is None else plan.draws(seed, epoch, ref.key, len(Draw))
         frame = ref.pictures[int(draws[Draw.FRAME] * len(ref.pictures))]
         rgb = simplejpeg.decode_jpeg(self.read(ref.shard, "picture", *frame), "RGB")
-        rgb = crop(rgb, self.view.size_px, draws[Draw.CROP_X], draws[Draw.CROP_Y])
+        rgb = crop(rgb, self.view.size_px, float(draws[Draw.CROP_X]), float(draws[Draw.CROP_Y]))
         if seed is not None and self.view.flip and draws[Draw.FLIP] < 0.5:
             rgb = rgb[:, ::-1]
         waveform = None
@@ -109,7 +109,7 @@ class Loader:
             waveform = np.zeros(self.audio.samples, np.int16)
             if ref.sound is not None:
                 sound = self.read(ref.shard, "sound", *ref.sound)
-                waveform = _cut(sound, self.audio, draws[Draw.SHIFT], roll=seed is not None)
+                waveform = _cut(sound, self.audio, float(draws[Draw.SHIFT]), roll=seed is not None)
         return _Decoded(ref, rgb, waveform, draws)
 
 

@@ -128,7 +128,8 @@ class Trainer:
             self.step += 1
             last = self.step == self.settings.steps
             if last or self.step % training.report_every == 0:
-                self.curves.append({"step": self.step, "learning_rate": rate, **meter.means()})
+                point = {"step": float(self.step), "learning_rate": rate}
+                self.curves.append(point | meter.means())
                 self.run.progress(self.step, self.curves[-1])
             stop = self.run.stop_requested()
             if last or stop or self.step % training.save_every == 0:

@@ -1,8 +1,10 @@
-"""What a colorizer's backbone offers, and the registry through which users add their own."""
+"""What a colorizer's backbone offers, and how one is found by name."""
 
 import dataclasses
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ class BackboneConfig:
     """Which backbone, and how wide."""
 
     name: str = "compact"
-    """A registered backbone: ``compact``, ``resnet34_unet`` or one's own."""
+    """``compact``, ``resnet34_unet``, or one's own as ``module:Class``."""
     width: int = 32
     """Channels of the finest feature map (``compact``)."""
     weights: str | None = None
@@ -72,15 +74,29 @@ def register(
 
 
 def build(backbone: BackboneConfig) -> Backbone:
-    """Build a registered backbone.
+    """Build a registered backbone, or one's own by ``module:Class``.
 
     Raises:
-        ValueError: no backbone has that name.
+        ValueError: no backbone has that name, or the class is no backbone.
     """
+    if ":" in backbone.name:
+        return _own(backbone.name)(backbone)
     if backbone.name not in _BACKBONES:
         known = ", ".join(sorted(_BACKBONES))
         raise ValueError(
             f"unknown backbone '{backbone.name}'; known: {known} "
-            "(one's own: aiaic.networks.backbone.register)"
+            "(one's own: module:Class, with the module on PYTHONPATH)"
         )
     return _BACKBONES[backbone.name](backbone)
+
+
+def _own(name: str) -> Callable[[BackboneConfig], Backbone]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"backbone '{name}': {error}; is it on PYTHONPATH?") from None
+    # A name may come from a checkpoint's configuration: nothing but a backbone is ever called.
+    if not (isinstance(found, type) and issubclass(found, Backbone)):
+        raise ValueError(f"backbone '{name}' is no subclass of aiaic.networks.backbone.Backbone")
+    return cast(Callable[[BackboneConfig], Backbone], found)

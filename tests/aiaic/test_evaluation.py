@@ -1,7 +1,5 @@
 """Evaluation of colorizers whose figures are known by construction."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +12,7 @@ from aiaic.conditions import MATCHED, SWAPPED, Truth
 from aiaic.encoding import Networks, add_noise
 from aiaic.evaluation import evaluate
 from aiaic.figures import figures
+from aiaic.networks.model import Model
 
 SIZE = 24
 COLOURS = torch.tensor([[20.0, 25.0], [5.0, -30.0], [25.0, 8.0], [-25.0, 25.0]])
@@ -72,14 +71,18 @@ def truth() -> Truth:
     )
 
 
-class Oracle:
+class Oracle(Model):
     """Hears the class and gives its mean colour; without sound the mean of the siblings."""
 
     hears = True
     always_relevant = False
 
     def __init__(self):
-        self.colorizer = self
+        torch.nn.Module.__init__(self)
+
+    @property
+    def colorizer(self):
+        return self
 
     def scene(self, rgb):
         ab = rgb_to_lab(rgb)[1].mean((2, 3))
@@ -268,17 +271,10 @@ def test_noise_has_the_asked_level():
         noise = add_noise(waveform, snr_db, [1, 2]) - waveform
         ratio = waveform.square().mean(1) / noise.square().mean(1)
         torch.testing.assert_close(10 * ratio.log10(), torch.full((2,), snr_db), atol=0.2, rtol=0)
-    one, other = (add_noise(waveform[:1], 0, [seed]) for seed in (1, 2))
+    one, other = (add_noise(waveform[:1], 0.0, [seed]) for seed in (1, 2))
     assert not torch.equal(one, other)
 
 
 def test_no_clips_are_refused():
     with pytest.raises(ValueError, match="no clips"):
         evaluate(Networks(model=Oracle(), hears=True), lambda: [])
-
-
-def test_the_namespace_of_a_model_is_all_that_is_needed():
-    """Evaluation knows no backbone: a model is three callables."""
-    oracle = Oracle()
-    model = SimpleNamespace(colorizer=oracle, scene=oracle.scene, audio=oracle.audio)
-    assert run(model, truth=truth())["oracle_share"] == pytest.approx(1, abs=1e-3)

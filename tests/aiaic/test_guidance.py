@@ -4,6 +4,7 @@ import pytest
 import torch
 from recipes import TINY
 
+from aiaic import config
 from aiaic.networks import model as networks
 from aiaic.networks.guidance import AdaIN, DynamicSemanticGuidance, GuidanceConfig
 
@@ -96,6 +97,51 @@ def test_backbones_keep_their_contract(name):
     full, logits = model(L * 50 + 50, torch.randn(2, 16), torch.ones(2, dtype=torch.bool))
     assert full.shape == (2, 2, 64, 96)
     assert logits.shape == (2, 2)
+
+
+OWN_BACKBONE = """
+from torch import nn
+from aiaic.networks.backbone import Backbone, GuidedFeature
+
+class Mine(Backbone):
+    def __init__(self, config):
+        super().__init__()
+        self.down = nn.Conv2d(1, config.width, 8, stride=8)
+        self.head = nn.Conv2d(config.width, 2, 3, padding=1)
+        self.guided = (GuidedFeature("1/8", config.width),)
+
+    def encode(self, L):
+        return [self.down(L)]
+
+    def decode(self, features, guide):
+        return self.head(guide(0, features[0])).tanh()
+"""
+
+
+def test_a_users_backbone_in_their_own_file_is_guided(tmp_path, monkeypatch):
+    (tmp_path / "own_backbone.py").write_text(OWN_BACKBONE)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = config.override(
+        TINY.model, {"backbone.name": "own_backbone:Mine", "guidance.levels": [0]}
+    )
+    colorizer = networks.build(own, 0).colorizer
+    L = torch.rand(2, 1, 32, 32) * 100
+    ab, logits = colorizer(L, torch.randn(2, 16), torch.tensor([True, False]))
+    assert ab.shape == (2, 2, 32, 32)
+    assert logits.shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("unheard_of", "known: compact, resnet34_unet"),
+        ("no_such_module:Mine", "PYTHONPATH"),
+        ("os:getcwd", "no subclass"),
+    ],
+)
+def test_what_is_no_backbone_is_refused(name, complaint):
+    with pytest.raises(ValueError, match=f"'{name}'.*{complaint}"):
+        networks.build(config.override(TINY.model, {"backbone.name": name}), 0)
 
 
 def test_shared_score_is_found_once():

@@ -180,7 +180,7 @@ def test_validation_is_the_mean_over_all_its_samples(tmp_path):
         trainer.stage.validate(batch).loss
         for batch in trainer._loader().evaluation(trainer.samples.validation, 11)
     ]
-    assert metrics["validation_loss"] == pytest.approx(float(losses[0].mean()), abs=1e-6)
+    assert metrics["validation_loss"] == pytest.approx(float(losses[0].detach().mean()), abs=1e-6)
 
 
 def gradients(trainer: Trainer, rank: int, world_size: int) -> dict[str, torch.Tensor]:
