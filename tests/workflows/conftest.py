@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from data_prep import build, catalog
 from data_prep.media import MediaSettings
 
@@ -67,3 +68,49 @@ def ray_cluster() -> Iterator[None]:
 
     with cluster.connected(cpus=4):
         yield
+
+
+@pytest.fixture(scope="session")
+def untrained_run(tmp_path_factory: pytest.TempPathFactory, shards: str) -> Path:
+    """A run whose three stages are finished and hold random weights."""
+    from aiaic import checkpoint, config
+    from aiaic.networks.model import build
+    from data_prep import manifest
+    from workflows import checkpoints, recipes
+
+    run = tmp_path_factory.mktemp("untrained") / "run"
+    recipe = recipes.load(settings=TINY)
+    for stage in checkpoints.STAGES:
+        record = checkpoint.Record(
+            stage=stage,
+            step=4,
+            recipe=config.to_json(recipe),
+            manifest_digest=manifest.load_manifest(shards).digest,
+            split="train",
+            init=None,
+            metrics={"validation_loss": 1.0},
+            curves=[{"step": 2.0, "loss": 2.0}, {"step": 4.0, "loss": 1.0, "validation_loss": 1.0}],
+            versions={},
+        )
+        weights = build(recipe.model, seed=stage).state_dict()
+        folder = run / f"stage{stage}" / checkpoint.step_name(4)
+        checkpoint.commit(
+            folder,
+            lambda part, record=record, weights=weights: checkpoint.write(
+                part, record, weights, {}
+            ),
+        )
+        checkpoints.finish(
+            str(folder.parent),
+            checkpoints.Finished(
+                stage=stage,
+                final=folder.name,
+                best=folder.name,
+                steps=4,
+                seconds=1.5,
+                metrics=record.metrics,
+                precision="fp32",
+                samples_per_s=1.0,
+            ),
+        )
+    return run

@@ -1,0 +1,167 @@
+"""``aiaic colorize``: what goes in, where results go, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+from skimage.color import rgb2lab
+
+from workflows import colorize
+from workflows.commands import Colorize
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> Path:
+    rgb = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
+    path = tmp_path / "in" / "holiday.png"
+    path.parent.mkdir()
+    Image.fromarray(rgb).resize((80, 60), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "recording.wav"
+    soundfile.write(path, 0.3 * np.sin(np.arange(44_100) / 9), 44_100)
+    return path
+
+
+def read(path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def run(source, out, checkpoint, audio=None):
+    options = Colorize(
+        input=str(source), checkpoint=str(checkpoint), out=str(out), audio=audio and str(audio)
+    )
+    return colorize.run(options)
+
+
+def test_a_picture_with_a_sound(photograph, recording, untrained_run, tmp_path):
+    outcome = run(photograph, tmp_path / "out.png", untrained_run, recording)
+    (row,) = outcome.values["outputs"]
+    assert row["output"] == str(tmp_path / "out.png")
+    assert 0 < row["relevance"] < 1
+    before, after = (rgb2lab(read(path)) for path in (photograph, row["output"]))
+    assert before.shape == after.shape
+    assert np.abs(before[..., 0] - after[..., 0]).max() < 1
+    assert "relevance" in outcome.text
+
+
+def test_a_picture_without_a_sound_and_another_format(photograph, untrained_run, tmp_path):
+    outcome = run(photograph, tmp_path / "new" / "out.JPG", untrained_run)
+    assert outcome.values["outputs"][0]["relevance"] is None
+    with Image.open(tmp_path / "new" / "out.JPG") as image:
+        assert image.format == "JPEG"
+        assert image.size == (80, 60)
+
+
+def test_a_folder(photograph, untrained_run, tmp_path):
+    deeper = photograph.parent / "deep" / "grey.jpg"
+    deeper.parent.mkdir()
+    Image.fromarray(read(photograph)[..., 0]).save(deeper)
+    (photograph.parent / "notes.txt").write_text("no picture")
+    outcome = run(photograph.parent, tmp_path / "out", untrained_run)
+    written = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")}
+    assert written == {"holiday.png", "deep/grey.jpg"}
+    assert outcome.exit_code == 0
+
+
+def test_one_bad_picture_in_a_folder_is_named_and_the_rest_is_coloured(
+    photograph, untrained_run, tmp_path
+):
+    (photograph.parent / "bad.png").write_bytes(b"nonsense")
+    outcome = run(photograph.parent, tmp_path / "out", untrained_run)
+    assert outcome.exit_code == 1
+    assert len(outcome.values["outputs"]) == 1
+    assert "bad.png" in outcome.values["failed"][0]
+    assert not (tmp_path / "out" / "bad.png").exists()
+
+
+def test_a_clip_with_its_own_sound(make_clip, untrained_run, tmp_path):
+    clip = make_clip(tmp_path / "in" / "clip.mp4", width=96, height=64)
+    outcome = run(clip, tmp_path / "out", untrained_run)
+    (row,) = outcome.values["outputs"]
+    assert row["output"] == str(tmp_path / "out" / "clip.png")
+    assert row["relevance"] is not None
+    with Image.open(row["output"]) as image:
+        assert image.size == (96, 64)
+
+
+def test_a_clip_without_sound(make_clip, untrained_run, tmp_path):
+    clip = make_clip(tmp_path / "in" / "clip.mp4", tone_hz=None)
+    outcome = run(clip, tmp_path / "out.png", untrained_run)
+    assert outcome.values["outputs"][0]["relevance"] is None
+
+
+def test_a_clip_that_is_none(untrained_run, tmp_path):
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"clip\.mp4.*undecodable"):
+        run(clip, tmp_path / "out.png", untrained_run)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_stage_1_takes_no_sound(photograph, recording, untrained_run, tmp_path):
+    stage1 = untrained_run / "stage1"
+    with pytest.raises(ValueError, match="stage 1"):
+        run(photograph, tmp_path / "out.png", stage1, recording)
+    assert run(photograph, tmp_path / "out.png", stage1).values["outputs"]
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "error", "message"),
+    [
+        ("nowhere.png", "out.png", FileNotFoundError, r"no picture, folder or clip at .*nowhere"),
+        ("in/holiday.png", "out.gif", ValueError, r"cannot write .*out\.gif"),
+        ("in/holiday.png", "in/holiday.png", ValueError, "would replace the input"),
+        ("in/holiday.png", "in", ValueError, "would replace the input"),
+        ("in", "out.png", ValueError, "let --out name a folder"),
+        ("empty", "out", ValueError, "holds no picture"),
+    ],
+)
+def test_what_a_user_may_get_wrong(
+    photograph, untrained_run, tmp_path, source, out, error, message
+):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(error, match=message):
+        run(tmp_path / source, tmp_path / out, untrained_run)
+    assert read(photograph).shape == (60, 80, 3)
+
+
+def test_a_sound_that_is_none(photograph, untrained_run, tmp_path):
+    silent = tmp_path / "sound.wav"
+    silent.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"sound\.wav"):
+        run(photograph, tmp_path / "out.png", untrained_run, silent)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        run(photograph, tmp_path / "out.png", untrained_run, tmp_path / "nowhere.wav")
+
+
+def test_real_photographs_with_their_recordings(shared, untrained_run, tmp_path):
+    for name in ("car", "dog"):
+        picture = shared / "data" / "still" / f"{name}_image.jpg"
+        sound = shared / "data" / "still" / f"{name}_audio.wav"
+        outcome = run(picture, tmp_path / f"{name}.jpg", untrained_run, sound)
+        assert outcome.values["outputs"][0]["relevance"] is not None
+        with Image.open(picture) as before, Image.open(tmp_path / f"{name}.jpg") as after:
+            assert before.size == after.size
+
+
+def test_a_real_clip(shared, untrained_run, tmp_path):
+    clip = shared / "data" / "vggsound" / "clips" / "1aDnyPubxdY_000118.mp4"
+    (row,) = run(clip, tmp_path, untrained_run).values["outputs"]
+    assert row["relevance"] is not None
+    assert Path(row["output"]).name == "1aDnyPubxdY_000118.png"
+
+
+def test_from_bucket_to_bucket(photograph, untrained_run, s3_place):
+    from data_prep import storage
+
+    storage.write_bytes(f"{s3_place}/in/a.png", photograph.read_bytes())
+    outcome = run(f"{s3_place}/in", f"{s3_place}/out", untrained_run)
+    assert outcome.values["outputs"][0]["output"] == f"{s3_place}/out/a.png"
+    assert storage.size_of(f"{s3_place}/out/a.png")
