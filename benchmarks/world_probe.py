@@ -74,13 +74,11 @@ def main() -> None:
                 decoded.L[:, 0].numpy(), decoded.appearance, decoded.class_
             ),
             "network_probe": network_probe(decoded),
-            "bounds": bounds(decoded, made.folder / "renderings"),
         }
+        rendered = renderings(decoded, made.folder / "renderings")
+    found["bounds"] = bounds(decoded, rendered)
     if options.blind_steps:
-        found["blind"] = blind(decoded, options.blind_steps, options.width)
-        found["blind"]["over_bound_db"] = (
-            found["blind"]["psnr"] - found["bounds"]["without_sound"]["psnr"]
-        )
+        found["blind"] = blind(decoded, rendered, options.blind_steps, options.width)
     print(json.dumps(found))
 
 
@@ -109,20 +107,27 @@ def read_world(made: World) -> Decoded:
     )
 
 
-def bounds(decoded: Decoded, renderings: Path) -> dict[str, dict[str, float]]:
-    """What nobody can beat without sound, and with it, on the decoded test frames."""
-    test = np.flatnonzero(decoded.is_test)
-    own, blended = [], []
-    for i in test:
-        ab = {
-            c.name: _rendered_ab(renderings / f"{decoded.keys[i]}.{c.name}.png")
+def renderings(decoded: Decoded, folder: Path) -> list[dict[str, Tensor]]:
+    """For each test clip the ``ab`` [2 h w] of its scene in each sibling's mean colours."""
+    return [
+        {
+            c.name: _rendered_ab(folder / f"{decoded.keys[i]}.{c.name}.png")
             for c in siblings(str(decoded.class_[i]))
         }
-        own.append(ab[str(decoded.class_[i])])
-        blended.append(torch.stack(list(ab.values())).mean(0))
+        for i in np.flatnonzero(decoded.is_test)
+    ]
+
+
+def bounds(decoded: Decoded, rendered: list[dict[str, Tensor]]) -> dict[str, dict[str, float]]:
+    """What nobody can beat without sound, and with it, on the decoded test frames."""
+    test = np.flatnonzero(decoded.is_test)
+    blended = torch.stack([torch.stack(list(each.values())).mean(0) for each in rendered])
+    own = torch.stack(
+        [each[str(decoded.class_[i])] for i, each in zip(test, rendered, strict=True)]
+    )
     return {
-        "without_sound": _scores(decoded, test, torch.stack(blended)),
-        "with_sound": _scores(decoded, test, torch.stack(own)),
+        "without_sound": _scores(decoded, test, blended),
+        "with_sound": _scores(decoded, test, own),
     }
 
 
@@ -147,8 +152,13 @@ def network_probe(decoded: Decoded, steps: int = 250) -> float:
     return float((guess == decoded.class_[test]).mean())
 
 
-def blind(decoded: Decoded, steps: int, width: int) -> dict[str, float]:
-    """Test scores of a U-Net that learned to colour from ``L`` alone."""
+def blind(
+    decoded: Decoded, rendered: list[dict[str, Tensor]], steps: int, width: int
+) -> dict[str, float]:
+    """Test scores of a U-Net that learned to colour from ``L`` alone.
+
+    ``tells_siblings``: how often its colours are nearest to those of the clip's own class.
+    """
     network = BlindUNet(width).to(memory_format=torch.channels_last)
 
     def loss(_rows: Tensor, L: Tensor, ab: Tensor) -> Tensor:
@@ -159,8 +169,19 @@ def blind(decoded: Decoded, steps: int, width: int) -> dict[str, float]:
     seconds = time.perf_counter() - began
     test = np.flatnonzero(decoded.is_test)
     with torch.no_grad():
-        ab = torch.cat([network(L) for L in (decoded.L[test] / 50 - 1).split(64)])
-    return {"steps": steps, "seconds": round(seconds), **_scores(decoded, test, ab * AB_SCALE)}
+        ab = torch.cat([network(L) for L in (decoded.L[test] / 50 - 1).split(64)]) * AB_SCALE
+    told = [
+        min(each, key=lambda name: float((each[name] - guess).square().mean())) == decoded.class_[i]
+        for i, each, guess in zip(test, rendered, ab, strict=True)
+    ]
+    scores = _scores(decoded, test, ab)
+    return {
+        "steps": steps,
+        "seconds": round(seconds),
+        **scores,
+        "over_bound_db": scores["psnr"] - bounds(decoded, rendered)["without_sound"]["psnr"],
+        "tells_siblings": float(np.mean(told)),
+    }
 
 
 class BlindUNet(nn.Module):
