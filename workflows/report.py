@@ -82,7 +82,7 @@ def _charts(
     if comparable:
         named = {name.replace("_", " "): row for name, row in comparable.items()}
         found["conditions"] = charts.conditions(named, result["bounds"])
-    if result.get("relevance"):
+    if "matched" in result.get("relevance", {}):
         found["relevance"] = charts.relevance(result["relevance"], result["relevance_bins"])
     drawn = {number: stage["curves"] for number, stage in stages.items() if stage["curves"]}
     if drawn:
