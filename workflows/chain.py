@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from aiaic import checkpoint, training
+from aiaic import checkpoint, starting, training
 from aiaic.loader import Samples
 from aiaic.recipe import Recipe
 from aiaic.run import Run
@@ -68,7 +68,7 @@ def check(job: Job, samples: Samples, workers: int) -> None:
         begun = checkpoints.steps(checkpoints.stage_place(job.out, number))
         record = checkpoints.read_record(begun[-1]) if begun else None
         if record is not None:
-            training.check_same_run(record, job.recipe, samples, number)
+            starting.check_same_run(record, job.recipe, samples, number)
         init = begins_from.get(number)
         if init is not None:
             _check_init(job, number, init, record)
@@ -158,7 +158,7 @@ def _finish(stage: Stage, result: training.Result, seconds: float) -> None:
 
 def _check_init(job: Job, number: int, init: str, begun: checkpoint.Record | None) -> None:
     record = checkpoints.read_record(init)
-    training.check_init(record, number, job.recipe, init)
+    starting.check_init(record, number, job.recipe, init)
     if begun is not None and begun.init is not None:
         theirs, ours = begun.init.model_sha256, record.files[checkpoint.MODEL]
         if theirs != ours:

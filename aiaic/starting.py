@@ -1,0 +1,94 @@
+"""What a stage may start from, and which run it may go on with."""
+
+import dataclasses
+from pathlib import Path
+
+from aiaic import checkpoint, config
+from aiaic.loader import Samples
+from aiaic.networks import model as networks
+from aiaic.networks.model import Model
+from aiaic.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Init:
+    """The checkpoint that a stage starts from."""
+
+    folder: Path
+    """The checkpoint as a local folder."""
+    place: str
+    """Path or URI as the user gave it."""
+
+
+def load_init(
+    model: Model, stage: int, recipe: Recipe, init: Init | None
+) -> checkpoint.Origin | None:
+    """Load the stage before into ``model``.
+
+    Raises:
+        ValueError: the checkpoint is missing, needless, of another stage or architecture.
+    """
+    if init is None:
+        if stage > 1:
+            raise ValueError(
+                f"stage {stage} starts from a checkpoint of stage {stage - 1}: name one"
+            )
+        return None
+    record = checkpoint.read_record(init.folder)
+    check_init(record, stage, recipe, init.place)
+    model.load_state_dict(checkpoint.read_model(init.folder))
+    return checkpoint.Origin(
+        place=init.place, stage=record.stage, model_sha256=checkpoint.model_sha256(init.folder)
+    )
+
+
+def check_init(record: checkpoint.Record, stage: int, recipe: Recipe, place: str) -> None:
+    """Refuse a checkpoint that ``stage`` cannot start from.
+
+    Raises:
+        ValueError: it is needless, not of the stage before, or of another architecture.
+    """
+    if stage == 1:
+        raise ValueError("stage 1 starts from scratch: leave out the initial checkpoint")
+    if record.stage != stage - 1:
+        raise ValueError(
+            f"'{place}' is a checkpoint of stage {record.stage}; "
+            f"stage {stage} starts from one of stage {stage - 1}"
+        )
+    check_architecture(record, recipe, place)
+
+
+def check_architecture(record: checkpoint.Record, recipe: Recipe, place: str) -> None:
+    """Refuse a checkpoint whose networks differ from the recipe's, by the first key that differs.
+
+    Raises:
+        ValueError: they differ.
+    """
+    theirs = config.from_json(networks.ModelConfig, record.recipe["model"]).architecture()
+    for key, ours in recipe.model.architecture().items():
+        if theirs[key] != ours:
+            raise ValueError(
+                f"'{place}' has another architecture: model.{key} is {theirs[key]!r} there and "
+                f"{ours!r} in recipe '{recipe.name}'"
+            )
+
+
+def check_same_run(record: checkpoint.Record, recipe: Recipe, samples: Samples, stage: int) -> None:
+    """Refuse to go on with a run that was begun otherwise.
+
+    Raises:
+        ValueError: recipe, shards, split or stage differ.
+    """
+    ours, theirs = config.dotted_keys(config.to_json(recipe)), config.dotted_keys(record.recipe)
+    differing = [key for key in ours if ours[key] != theirs.get(key)]
+    others = {
+        "the stage": (record.stage, stage),
+        "the shards' manifest": (record.manifest_digest, samples.manifest_digest),
+        "the split": (record.split, samples.split),
+    } | {key: (theirs.get(key), ours[key]) for key in differing}
+    for what, (then, now) in others.items():
+        if then != now:
+            raise ValueError(
+                f"this run was begun otherwise: {what} was {then!r} and is {now!r} now; "
+                "take another output folder, or the former settings"
+            )
