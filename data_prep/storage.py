@@ -27,6 +27,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 from pyarrow import fs as arrow_fs
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -197,8 +199,34 @@ def publish(local_file: Path, place: str) -> None:
     except OSError:
         # Closing the stream on an error publishes what was written so far.
         with contextlib.suppress(OSError):
-            system.delete_file(path)
+            delete(place)
         raise
+
+
+def delete(place: str) -> None:
+    """Deletes a file; nothing happens where none lies.
+
+    Not by Arrow, which puts an empty object in the place of the folder, as some servers refuse.
+    """
+    if is_local(place):
+        local_path(place).unlink(missing_ok=True)
+        return
+    _, path = filesystem(place)
+    bucket, _, key = path.partition("/")
+    query = dict(parse_qsl(urlsplit(place).query))
+    client = _s3_client(*_endpoint(query), _region(query, bucket), _credentials_mark())
+    try:
+        client.delete_object(Bucket=bucket, Key=key)
+    except (BotoCoreError, ClientError) as error:
+        raise OSError(f"{place} could not be deleted: {error}") from error
+
+
+def delete_folder(place: str, first: str) -> None:
+    """Deletes every file below a folder, the one that is called ``first`` before the others."""
+    for file in sorted(list_files(place), key=lambda file: file.name != first):
+        delete(file.uri)
+    if is_local(place):
+        shutil.rmtree(local_path(place))
 
 
 def upload_folder(folder: Path, place: str) -> None:
@@ -262,6 +290,12 @@ def _s3(endpoint: str, scheme: str, region: str, _credentials: str) -> Any:
         allow_delayed_open=True,
         retry_strategy=arrow_fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS),
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _s3_client(endpoint: str, scheme: str, region: str, _credentials: str) -> Any:
+    url = f"{scheme}://{endpoint}" if endpoint else None
+    return boto3.client("s3", endpoint_url=url, region_name=region)
 
 
 @contextlib.contextmanager

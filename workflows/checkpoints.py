@@ -101,17 +101,13 @@ def best(stage: str) -> str:
 
 
 def prune(stage: str) -> None:
-    """Delete all checkpoints but the newest and the best."""
+    """Delete all checkpoints but the newest and the best.
+
+    Their records go first, so that no half of a checkpoint is ever taken for one.
+    """
     found = steps(stage)
     for place in sorted({*found} - {found[-1], best(stage)}) if found else ():
-        delete(place)
-
-
-def delete(folder: str) -> None:
-    """Delete a checkpoint, its record first, so that no half of one is ever taken for one."""
-    system, path = storage.filesystem(folder)
-    system.delete_file(f"{path}/{checkpoint.RECORD}")
-    system.delete_dir(path)
+        storage.delete_folder(place, first=checkpoint.RECORD)
 
 
 def publish(folder: Path, place: str) -> None:

@@ -191,10 +191,7 @@ def _forget_rays_record(run: str) -> None:
 
     It names some that were pruned since, which Ray would refuse to start with.
     """
-    record = storage.join(run, _RAYS_OWN_RECORD)
-    if storage.size_of(record) is not None:
-        system, path = storage.filesystem(record)
-        system.delete_file(path)
+    storage.delete(storage.join(run, _RAYS_OWN_RECORD))
 
 
 def _cause(error: WorkerGroupError) -> Exception:

@@ -29,9 +29,13 @@ TINY = (
     "training.report_every=1",
     "training.save_every=2",
 )
-"""Settings of a run that takes about a second."""
-
 TRAIN_CLIPS, TEST_CLIPS = 32, 4
+
+
+@pytest.fixture(scope="session")
+def tiny() -> tuple[str, ...]:
+    """Settings of a run that takes about a second."""
+    return TINY
 
 
 @pytest.fixture(scope="session")

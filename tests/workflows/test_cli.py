@@ -1,0 +1,185 @@
+"""The command line: help, refusals, exit codes and JSON."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workflows import cli
+from workflows.commands import COMMANDS, Outcome, Submit, Train, flat
+
+MINIMAL = {
+    "synthesize": ["--out", "x"],
+    "prepare": ["--dataset", "folder", "--clips", "c", "--out", "x"],
+    "verify": ["--shards", "x"],
+    "train": ["--stage", "all", "--shards", "s", "--out", "x"],
+    "tune": ["--shards", "s", "--out", "x"],
+    "evaluate": ["--shards", "s", "--checkpoint", "c"],
+    "colorize": ["in.png", "--checkpoint", "c", "--out", "o.png"],
+    "submit": ["--", "true"],
+    "demo": [],
+}
+
+
+def test_help_loads_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys\n"
+        "from workflows import cli\n"
+        "try: cli.main(['train', '--help'])\n"
+        "except SystemExit as exit: assert exit.code in (0, None)\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--stage {1,2,3,all}" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_flag_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        cli.parse([name, "--help"])
+    assert exit_info.value.code in (0, None)
+    lines = [line.strip("│| ") for line in capsys.readouterr().out.splitlines()]
+    flags = [i for i, line in enumerate(lines) if line.startswith("--")]
+    assert len(flags) >= 2
+    for i in flags:
+        told = lines[i].split("  ", 1)[1:] or [lines[i + 1]]
+        assert any(letter.isalpha() for letter in told[0]), lines[i]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_json_and_debug(name: str) -> None:
+    before = ["--json", "--debug", *MINIMAL[name]]
+    options = cli.parse([name, *before])
+    assert options.json
+    assert options.debug
+    assert not cli.parse([name, *MINIMAL[name]]).json
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_unknown_flags_are_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main([name, *MINIMAL[name][:-2], "--no-such-flag", *MINIMAL[name][-2:]])
+    assert exit_info.value.code == 2
+    assert "no-such-flag" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["train", "--stage", "4"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(arguments)
+    assert exit_info.value.code == 2
+
+
+def test_settings_may_be_listed_and_repeated() -> None:
+    options = cli.parse(["train", *MINIMAL["train"], "--set", "a=1", "b=2", "--set", "c=-3"])
+    assert isinstance(options, Train)
+    assert flat(options.overrides) == ("a=1", "b=2", "c=-3")
+
+
+def test_submit_passes_a_command_on_as_it_is() -> None:
+    words = ["python", "-m", "workflows.cli", "train", "--json", "--", "--address", "x"]
+    options = cli.parse(["submit", "--address", "http://h:1", "--", *words])
+    assert isinstance(options, Submit)
+    assert options.command == tuple(words)
+    assert options.address == "http://h:1"
+    assert not options.json
+
+
+def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["verify", "--shards", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("aiaic: error: ")
+    assert str(tmp_path) in line
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        cli.main(["verify", "--shards", str(tmp_path), "--debug"])
+
+
+def test_json_is_the_last_line_of_stdout(
+    shards: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.main(["verify", "--shards", shards, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["written"] == 36
+
+    def noisy(options: object) -> Outcome:
+        sys.stdout.write("chatter\n")
+        return Outcome(values={"a": 1}, text="")
+
+    monkeypatch.setattr(cli, "execute", noisy)
+    assert cli.main(["verify", "--shards", shards, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == '{"a": 1}\n'
+    assert captured.err == "chatter\n"
+
+
+def test_ctrl_c_is_exit_code_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(options: object) -> Outcome:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "execute", interrupted)
+    assert cli.main(["verify", "--shards", "x"]) == 130
+    assert capsys.readouterr().err == "aiaic: interrupted\n"
+
+
+def test_exit_code_of_an_outcome_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "execute", lambda options: Outcome(values={}, text="", exit_code=7))
+    assert cli.main(["submit", "--", "false"]) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["prepare", "--dataset", "vggsound", "--clips", "CLIPS", "--out", "OUT"], "--annotations"),
+        (
+            [
+                "prepare",
+                "--dataset",
+                "vggsound",
+                "--annotations",
+                "no.csv",
+                "--clips",
+                "CLIPS",
+                "--out",
+                "OUT",
+            ],
+            "no.csv",
+        ),
+        (["prepare", "--dataset", "folder", "--clips", "nowhere", "--out", "OUT"], "nowhere"),
+        (["prepare", "--dataset", "folder", "--clips", "ftp://h/x", "--out", "OUT"], "ftp://"),
+        (["train", "--stage", "1", "--shards", "nowhere", "--out", "OUT"], "nowhere"),
+        (["train", "--stage", "1", "--shards", "SHARDS", "--out", "OUT", "--recipe", "x"], "'x'"),
+        (["train", "--stage", "1", "--shards", "SHARDS", "--out", "OUT", "--set", "a.b=1"], "a.b"),
+        (["train", "--stage", "2", "--shards", "SHARDS", "--out", "OUT"], "--init"),
+        (
+            ["train", "--stage", "1", "--shards", "SHARDS", "--out", "OUT", "--split", "dev"],
+            "its splits: test, train",
+        ),
+        (
+            ["train", "--stage", "2", "--shards", "SHARDS", "--out", "OUT", "--init", "nothing"],
+            "nothing",
+        ),
+    ],
+)
+def test_what_a_user_does_wrong_is_named(
+    arguments: list[str],
+    named: str,
+    shards: str,
+    clips: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = {"OUT": str(tmp_path / "out"), "SHARDS": shards, "CLIPS": str(clips)}
+    assert cli.main([places.get(word, word) for word in arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert named in line
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,178 @@
+"""``aiaic train`` in this process: the chain, its continuation and its refusals."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiaic import checkpoint
+from data_prep import storage
+from workflows import checkpoints, cli
+
+Train = Callable[..., Any]
+
+
+class KilledError(Exception):
+    """Stands for a crash."""
+
+
+@pytest.fixture
+def train(shards: str, tiny: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> Train:
+    """Runs the command; gives its JSON, or its error line."""
+
+    def run(out: str, *more: str, stage: str = "all", settings: tuple[str, ...] = ()) -> Any:
+        arguments = ["train", "--stage", stage, "--shards", shards, "--out", out, *more]
+        arguments += ["--set", *tiny, *settings, "--tracking-uri", "none", "--json"]
+        code = cli.main(arguments)
+        captured = capsys.readouterr()
+        return json.loads(captured.out) if code == 0 else captured.err.splitlines()[-1]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished_run(
+    shards: str, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """A run with all three stages."""
+    out = str(tmp_path_factory.mktemp("finished") / "run")
+    arguments = ["train", "--stage", "all", "--shards", shards, "--out", out, "--set", *tiny]
+    assert cli.main([*arguments, "--tracking-uri", "none"]) == 0
+    return out
+
+
+def weights(run: str, stage: int, step: int = 4) -> str:
+    folder = Path(checkpoints.stage_place(run, stage), checkpoint.step_name(step))
+    return checkpoint.model_sha256(folder)
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """The run dies before the checkpoint of a step is committed."""
+    commit = checkpoint.commit
+
+    def dying(final: Path, fill: Callable[[Path], None]) -> Path:
+        if final.name == checkpoint.step_name(step):
+            raise KilledError
+        return commit(final, fill)
+
+    monkeypatch.setattr(checkpoint, "commit", dying)
+
+
+def test_each_stage_starts_from_the_best_of_the_last(finished_run: str) -> None:
+    for stage in (2, 3):
+        before = checkpoints.resolve(checkpoints.stage_place(finished_run, stage - 1))
+        record = checkpoints.read_record(
+            checkpoints.resolve(checkpoints.stage_place(finished_run, stage))
+        )
+        assert record.init is not None
+        assert record.init.place == before
+        assert record.init.model_sha256 == checkpoint.model_sha256(Path(before))
+
+
+def test_a_finished_run_is_left_as_it_is(finished_run: str, train: Train) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path(finished_run).rglob("*")}
+    values = train(finished_run)
+    assert set(values["stages"]) == {"1", "2", "3"}
+    assert before == {path: path.stat().st_mtime_ns for path in Path(finished_run).rglob("*")}
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(
+    finished_run: str, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 4)
+        with pytest.raises(KilledError):
+            train(out)
+    assert len(checkpoints.steps(checkpoints.stage_place(out, 1))) == 1
+    train(out)
+    for stage in (1, 2, 3):
+        assert weights(out, stage) == weights(finished_run, stage)
+
+
+def test_a_run_in_a_bucket_equals_one_on_a_path(
+    finished_run: str,
+    train: Train,
+    rclone_s3: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    rclone_s3.use(monkeypatch)
+    out = storage.join(rclone_s3.new_place(), "run")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 4)
+        with pytest.raises(KilledError):
+            train(out, stage="1")
+    train(out, stage="1")
+    storage.download_folder(out, tmp_path)
+    assert weights(str(tmp_path), 1) == weights(finished_run, 1)
+    assert len(checkpoints.steps(checkpoints.stage_place(out, 1))) <= 2
+    assert "is finished" not in train(out, stage="2", settings=("stage2.steps=2",))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (("model.guidance.tau=0.5",), "model.guidance.tau"),
+        (("sampling.seed=1",), "sampling.seed"),
+        (("stage1.steps=8",), "stage1.steps"),
+    ],
+)
+def test_other_settings_are_refused_by_name(
+    finished_run: str, train: Train, settings: tuple[str, ...], named: str
+) -> None:
+    assert named in train(finished_run, settings=settings)
+
+
+def test_other_shards_are_refused(
+    finished_run: str, train: Train, shards: str, tmp_path: Path
+) -> None:
+    storage.download_folder(shards, tmp_path / "shards")
+    manifest = tmp_path / "shards" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"av": "', '"av": "0.'))
+    assert "the shards' manifest" in train(finished_run, "--shards", str(tmp_path / "shards"))
+
+
+def test_a_checkpoint_of_another_stage_is_refused(
+    finished_run: str, train: Train, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "run")
+    assert "stage 1 starts from scratch" in train(out, "--init", finished_run, stage="1")
+    told = train(out, "--init", checkpoints.stage_place(finished_run, 1), stage="3")
+    assert "checkpoint of stage 1" in told
+    assert "one of stage 2" in told
+    assert not Path(out).exists()
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_by_name(
+    finished_run: str, train: Train, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "run")
+    told = train(out, "--init", finished_run, stage="2", settings=("model.backbone.width=16",))
+    assert "model.backbone.width is 8 there and 16" in told
+    assert not Path(out).exists()
+
+
+def test_another_initial_checkpoint_is_refused(
+    finished_run: str, train: Train, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "run")
+    train(out, "--init", finished_run, stage="2")
+    other = str(tmp_path / "other")
+    train(other, stage="1", settings=("sampling.seed=3",))
+    Path(out, "stage2", "stage.json").unlink()
+    told = train(out, "--init", other, stage="2")
+    assert "was begun from another checkpoint" in told
+
+
+def test_a_damaged_checkpoint_is_named(finished_run: str, train: Train, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    Path(tmp_path, "run", "stage2", "stage.json").unlink()
+    weights_file = Path(tmp_path, "run", "stage2", checkpoint.step_name(4), checkpoint.MODEL)
+    weights_file = weights_file.with_name("training.safetensors")
+    weights_file.write_bytes(weights_file.read_bytes()[:-1])
+    told = train(str(tmp_path / "run"), stage="2")
+    assert "training.safetensors is missing or damaged" in told
