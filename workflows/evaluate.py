@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from aiaic import checkpoint
 from aiaic.color import rgb_to_lab
 from aiaic.evaluation import Evaluation, Prediction, evaluate
 from aiaic.figures import figures
@@ -189,18 +188,15 @@ def _examples(subject: Subject, evaluation: Evaluation, world: World | None) -> 
 def _stages(subject: Subject) -> dict[int, dict[str, Any]]:
     """Curves and time of the run's stages up to the evaluated one, as far as they are there."""
     found: dict[int, dict[str, Any]] = {}
-    for number in range(1, subject.record.stage):
-        try:
-            curves = checkpoint.read_record(checkpoints.fetch_stage(subject.place, number)).curves
-        except FileNotFoundError:
-            continue
-        found[number] = {"curves": curves}
-    found[subject.record.stage] = {"curves": subject.record.curves}
     run = run_of(subject.place)
-    for number, stage in found.items():
-        place = None if run is None else checkpoints.stage_place(run, number)
-        finished = None if place is None else checkpoints.read_finished(place)
-        stage["seconds"] = None if finished is None else round(finished.seconds, 2)
+    for number in range(1, subject.record.stage + 1):
+        folder = None if run is None else checkpoints.stage_place(run, number)
+        finished = None if folder is None else checkpoints.read_finished(folder)
+        if folder is not None and finished is not None:
+            last = checkpoints.read_record(storage.join(folder, finished.final))
+            found[number] = {"curves": last.curves, "seconds": round(finished.seconds, 2)}
+        elif number == subject.record.stage:
+            found[number] = {"curves": subject.record.curves, "seconds": None}
     return found
 
 
