@@ -263,7 +263,23 @@ class Trainer:
 def train_step(trainer: Trainer, module: nn.Module, batch: Batch) -> StageOutput:
     """One optimizer step.
 
-    The loss is the sum over this worker's samples, times workers, over the size of the global
+    Raises:
+        NonFiniteLossError: the loss is not finite; nothing was changed.
+    """
+    output = backward(trainer, module, batch)
+    nn.utils.clip_grad_norm_(trainer.parameters, trainer.recipe.training.clip_norm)
+    rate = trainer.rate()
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = rate * group["share"]
+    trainer.optimizer.step()
+    trainer.averages.update(trainer.step)
+    return output
+
+
+def backward(trainer: Trainer, module: nn.Module, batch: Batch) -> StageOutput:
+    """Losses of a batch, and their gradient.
+
+    What is differentiated is the sum over this worker's samples, times workers, over the size of the global
     batch; DDP takes the mean over workers. So workers weigh by their samples, and the gradient is
     that of the mean over the global batch.
 
@@ -282,12 +298,6 @@ def train_step(trainer: Trainer, module: nn.Module, batch: Batch) -> StageOutput
         )
     trainer.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(trainer.parameters, trainer.recipe.training.clip_norm)
-    rate = trainer.rate()
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = rate * group["share"]
-    trainer.optimizer.step()
-    trainer.averages.update(trainer.step)
     return output
 
 

@@ -190,8 +190,7 @@ def gradients(trainer: Trainer, rank: int, world_size: int) -> dict[str, torch.T
     batches = trainer._batches()
     batch = next(itertools.islice(batches, 1))
     batches.close()
-    loss = module(batch).loss.sum() * (world_size / batch.global_size)
-    loss.backward()
+    training.backward(trainer, module, batch)
     return {
         name: parameter.grad.clone()
         for name, parameter in zip(trainer.names, trainer.parameters, strict=True)
