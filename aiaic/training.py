@@ -279,9 +279,9 @@ def train_step(trainer: Trainer, module: nn.Module, batch: Batch) -> StageOutput
 def backward(trainer: Trainer, module: nn.Module, batch: Batch) -> StageOutput:
     """Losses of a batch, and their gradient.
 
-    What is differentiated is the sum over this worker's samples, times workers, over the size of the global
-    batch; DDP takes the mean over workers. So workers weigh by their samples, and the gradient is
-    that of the mean over the global batch.
+    What is differentiated is the sum over this worker's samples, times workers, over the size of
+    the global batch; DDP takes the mean over workers. So workers weigh by their samples, and the
+    gradient is that of the mean over the global batch.
 
     Raises:
         NonFiniteLossError: the loss is not finite; nothing was changed.
