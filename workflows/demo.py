@@ -50,13 +50,13 @@ def run(options: Demo) -> Outcome:
             split="train",
             out=str(out / "run"),
         )
-        finished = train.train(job, options.workers, None, f"sqlite:///{out / 'mlflow.db'}")
+        finished = train.train(job, options.workers, None, _tracking_uri(out))
     seconds = spent.seconds | {f"stage{s.stage}": round(s.seconds, 2) for s in finished}
     evaluated = evaluate.run(_evaluation(out, world), seconds=seconds)
     pictures = _colour(found, out)
     text = (
         f"{evaluated.text}\npictures: {pictures}\n"
-        f"tracking: mlflow ui --backend-store-uri sqlite:///{out / 'mlflow.db'}"
+        f"tracking: mlflow ui --backend-store-uri {_tracking_uri(out)}"
     )
     return Outcome(values=evaluated.values | {"pictures": str(pictures)}, text=text)
 
@@ -84,7 +84,13 @@ def _evaluation(out: Path, world: World) -> Evaluate:
         checkpoint=str(out / "run"),
         truth=str(world.truth),
         out=str(out),
+        tracking_uri=_tracking_uri(out),
     )
+
+
+def _tracking_uri(out: Path) -> str:
+    """A database beside the run, so that demos do not mix."""
+    return f"sqlite:///{out / 'mlflow.db'}"
 
 
 def _colour(found: Catalog, out: Path) -> Path:
