@@ -288,6 +288,8 @@ def _s3(endpoint: str, scheme: str, region: str, _credentials: str) -> Any:
         connect_timeout=10,
         request_timeout=60,
         allow_delayed_open=True,
+        # The empty object that marks a folder is a file to some servers (rclone).
+        check_directory_existence_before_creation=True,
         retry_strategy=arrow_fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS),
     )
 

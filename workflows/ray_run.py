@@ -32,6 +32,7 @@ from workflows.local_run import Committed, Progress
 log = logging.getLogger(__name__)
 
 _RAYS_OWN_RECORD = "checkpoint_manager_snapshot.json"
+_JOB = "job.json"
 _RESTARTS = 3
 _NEWS = "news"
 _LOOK_EVERY_S = 0.5
@@ -109,9 +110,10 @@ class News:
         def look() -> None:
             nonlocal known
             new = self.read()
-            if new.get("step") != known.get("step") or new.get("stage") != known.get("stage"):
+            position = new.get("stage"), new.get("step")
+            if "step" in new and position != (known.get("stage"), known.get("step")):
                 progress(new["stage"], new["step"], new["steps"], new["loss"])
-            if new.get("committed") != known.get("committed"):
+            if "committed" in new and new["committed"] != known.get("committed"):
                 committed(new["committed"])
             known = new
 
@@ -147,6 +149,9 @@ def fit(
         ChildProcessError: the workers failed more often than they are restarted.
     """
     _forget_rays_record(job.out)
+    # Ray makes no folder of its own in a store where something lies already.
+    content = json.dumps(config.to_json(job), indent=1, sort_keys=True)
+    storage.write_bytes(storage.join(job.out, _JOB), content.encode())
     system, folder = storage.filesystem(checkpoints.storage_parent(job.out))
     trainer = ray.train.torch.TorchTrainer(
         _work,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,15 +67,6 @@ def shards(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """One Ray cluster in this machine for all tests of a session."""
-    from workflows import cluster
-
-    with cluster.connected(cpus=4):
-        yield
-
-
-@pytest.fixture(scope="session")
 def untrained_run(tmp_path_factory: pytest.TempPathFactory, shards: str) -> Path:
     """A run whose three stages are finished and hold random weights."""
     from aiaic import checkpoint, config
@@ -118,3 +110,15 @@ def untrained_run(tmp_path_factory: pytest.TempPathFactory, shards: str) -> Path
             ),
         )
     return run
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(rclone_s3: Any) -> Iterator[None]:
+    """One Ray cluster in this machine for all tests of a session; its workers reach the store."""
+    from workflows import cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        rclone_s3.use(patch)
+        with cluster.connected(cpus=4):
+            patch.undo()
+            yield
