@@ -7,7 +7,6 @@ from skimage import metrics as reference
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
-    structural_similarity_index_measure,
 )
 
 from aiaic import metrics
@@ -48,7 +47,7 @@ def test_psnr_of_equal_pictures_is_finite(pictures):
     assert (metrics.psnr(pictures[1], pictures[1]) == metrics.MAX_PSNR_DB).all()
 
 
-def test_ssim_agrees_with_scikit_image_and_torchmetrics(pictures):
+def test_ssim_agrees_with_scikit_image(pictures):
     prediction, truth = pictures
     theirs = each(
         reference.structural_similarity,
@@ -61,12 +60,6 @@ def test_ssim_agrees_with_scikit_image_and_torchmetrics(pictures):
     )
     ours = metrics.ssim(prediction, truth)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
-    edge = metrics.SSIM_WINDOW_PX // 2  # torchmetrics averages cut windows at the edge as well
-    _, library = structural_similarity_index_measure(
-        prediction.float(), truth.float(), data_range=255.0, return_full_image=True
-    )
-    library = library[..., edge:-edge, edge:-edge].mean((1, 2, 3))
-    torch.testing.assert_close(ours, library, rtol=0, atol=1e-4)
 
 
 def test_ssim_of_a_tiny_picture_is_refused():
