@@ -1,8 +1,5 @@
 """``aiaic train``: one stage or all three, in this process or on Ray, begun or continued."""
 
-import contextlib
-from collections.abc import Iterator
-
 from aiaic import config
 from data_prep import storage
 from workflows import batches, chain, checkpoints, local_run, recipes, tracking
@@ -10,7 +7,6 @@ from workflows.chain import Job
 from workflows.checkpoints import Finished
 from workflows.commands import Outcome, Train, flat
 from workflows.progress import Bars
-from workflows.tracking import NoTracker, Tracker
 
 _GPU = {"auto": None, "yes": True, "no": False}
 
@@ -50,7 +46,8 @@ def train(
     """
     samples = batches.open_samples(job.shards, job.split)
     chain.check(job, samples, workers)
-    with _tracked(job, tracking_uri) as tracker, Bars() as bars:
+    tracker = tracking.open_tracker(tracking_uri, job.out)
+    with tracker.tracked(tracking.describe(job)), Bars() as bars:
         if workers == 0:
             finished = local_run.fit(job, samples, bars.show, tracker.committed)
         else:
@@ -60,17 +57,6 @@ def train(
                 finished = ray_run.fit(job, workers, gpu, bars.show, tracker.committed)
         tracker.finished(finished)
     return finished
-
-
-@contextlib.contextmanager
-def _tracked(job: Job, uri: str | None) -> Iterator[Tracker | NoTracker]:
-    """The job's runs in MLflow, unless the user wants none."""
-    if uri == tracking.NOWHERE:
-        yield NoTracker()
-        return
-    tracker = Tracker(uri, job.out)
-    with tracker.tracked(job):
-        yield tracker
 
 
 def _line(stage: Finished, out: str) -> str:

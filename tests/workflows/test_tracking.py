@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from aiaic import checkpoint
-from workflows import cli, tracking
+from workflows import cli, mlflow_runs
 
 
 class KilledError(Exception):
@@ -27,7 +27,7 @@ def train(
 
 
 def runs(client: MlflowClient) -> dict[str, Run]:
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(mlflow_runs.EXPERIMENT)
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id])
     return {run.info.run_name or "": run for run in found}
@@ -90,4 +90,4 @@ def test_a_server_that_is_not_there_is_one_line(
     ],
 )  # fmt: skip
 def test_secrets_are_redacted(text: str, shown: str) -> None:
-    assert tracking.redacted(text) == shown
+    assert mlflow_runs.redacted(text) == shown

@@ -1,0 +1,169 @@
+"""Runs in MLflow that are found again by a tag of ours, and take nothing twice."""
+
+import contextlib
+import hashlib
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run
+from mlflow.exceptions import MlflowException
+
+log = logging.getLogger(__name__)
+
+EXPERIMENT = "aiaic"
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+_SQLITE = "sqlite:///"
+_KEY = "aiaic.key"
+_PARENT = "mlflow.parentRunId"
+_NAME = "mlflow.runName"
+_PARAMS_AT_ONCE = 100
+_LONGEST_PARAM = 5000
+_SECRET = re.compile(r"token|secret|password|passwd|credential|api_?key|access_?key", re.I)
+_USER_IN_URI = re.compile(r"(?<=://)[^/@\s]+@")
+_SECRET_IN_QUERY = re.compile(rf"([?&][^=&]*(?:{_SECRET.pattern})[^=&]*=)[^&]*", re.I)
+_UNREACHABLE = (MlflowException, OSError)
+
+
+class Runs:
+    """The runs in MLflow that belong to one folder.
+
+    Args:
+        uri: a server or database; None: ``mlflow.db`` in the current folder.
+        folder: place of what is tracked, by which its runs are found again.
+
+    Raises:
+        ConnectionError: MLflow cannot be reached there.
+    """
+
+    def __init__(self, uri: str | None, folder: str) -> None:
+        self._folder = folder
+        self._ids: dict[str, str] = {}
+        _calm()
+        try:
+            self._client, self._experiment = _open(uri)
+        except _UNREACHABLE as error:
+            first = str(error).strip().partition("\n")[0]
+            raise ConnectionError(
+                f"no MLflow at --tracking-uri '{uri}' ({first}); 'none' turns tracking off"
+            ) from error
+
+    def id_of(self, name: str, parent: str | None = None) -> str:
+        """The id of a run of ours, which is created if need be, and running again."""
+        if name not in self._ids:
+            self._ids[name] = self._find(name) or self._create(name, parent)
+        return self._ids[name]
+
+    def log_params(self, run: str, values: Mapping[str, Any]) -> None:
+        """Log parameters that are not there yet: they cannot be changed."""
+        there = self._client.get_run(run).data.params
+        new = [Param(key, _text(key, value)) for key, value in values.items() if key not in there]
+        for start in range(0, len(new), _PARAMS_AT_ONCE):
+            self._client.log_batch(run, params=new[start : start + _PARAMS_AT_ONCE])
+
+    def last_step(self, run: str, metric: str) -> int:
+        """The last step at which a metric was logged; -1 where it never was."""
+        history = self._client.get_metric_history(run, metric)
+        return max((int(point.step) for point in history), default=-1)
+
+    def log_metrics(self, run: str, values: Mapping[str, Any], step: int) -> None:
+        """Log what is a finite number, all at once."""
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(key, float(value), now, step)
+            for key, value in sorted(values.items())
+            if isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        ]
+        self._client.log_batch(run, metrics=metrics)
+
+    def has_artifacts(self, run: str, folder: str) -> bool:
+        """Whether files lie in a folder of a run's artifacts."""
+        return bool(self._client.list_artifacts(run, folder))
+
+    def log_files(self, run: str, files: Sequence[Path], folder: str | None = None) -> None:
+        """Store files with a run."""
+        for file in files:
+            self._client.log_artifact(run, str(file), folder)
+
+    def log_json(self, run: str, values: Mapping[str, Any], name: str) -> None:
+        """Store values as a JSON file with a run."""
+        self._client.log_dict(run, dict(values), name)
+
+    def end(self, run: str, status: Status) -> None:
+        """Tell that a run is over."""
+        self._client.set_terminated(run, status)
+
+    def end_all(self, status: Status) -> None:
+        """Tell that every run that was used here is over."""
+        for run in self._ids.values():
+            self.end(run, status)
+
+    def _find(self, name: str) -> str | None:
+        found: Sequence[Run] = self._client.search_runs(
+            [self._experiment],
+            filter_string=f"tags.`{_KEY}` = '{self._key(name)}'",
+            max_results=1,
+        )
+        if not found:
+            return None
+        self._client.update_run(found[0].info.run_id, status="RUNNING")
+        return found[0].info.run_id
+
+    def _create(self, name: str, parent: str | None) -> str:
+        tags = {_KEY: self._key(name), "aiaic.run": redacted(self._folder), _NAME: name}
+        if parent is not None:
+            tags[_PARENT] = parent
+        return self._client.create_run(self._experiment, tags=tags).info.run_id
+
+    def _key(self, name: str) -> str:
+        return hashlib.sha256(f"{self._folder}#{name}".encode()).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def spared() -> Iterator[None]:
+    """Training goes on while MLflow is away; the same command again logs what is missing."""
+    try:
+        yield
+    except _UNREACHABLE as error:
+        log.warning("not logged to MLflow for now: %s", str(error).strip().partition("\n")[0])
+
+
+def redacted(text: str) -> str:
+    """A text without the credentials that a URI in it may carry."""
+    return _SECRET_IN_QUERY.sub(r"\1***", _USER_IN_URI.sub("***@", text))
+
+
+def _text(key: str, value: Any) -> str:
+    """A parameter's value as it may be stored."""
+    return "***" if _SECRET.search(key) else redacted(str(value))[:_LONGEST_PARAM]
+
+
+def _open(uri: str | None) -> tuple[MlflowClient, str]:
+    """A client, and the id of our experiment, whose artifacts lie beside a database file."""
+    uri = uri or f"{_SQLITE}{Path.cwd() / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        return client, experiment.experiment_id
+    beside = None
+    if uri.startswith(_SQLITE):
+        database = Path(uri.removeprefix(_SQLITE)).absolute()
+        beside = str(database.with_name("mlflow-artifacts"))
+    return client, client.create_experiment(EXPERIMENT, artifact_location=beside)
+
+
+def _calm() -> None:
+    """No talk about database tables, and no minutes of retries while a server is away."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
