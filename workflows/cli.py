@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"aiaic: error: {one_line(error)}", file=sys.stderr)
         return 1
-    print(json.dumps(outcome.values) if options.json else outcome.text, flush=True)
+    if options.json or outcome.text:
+        print(json.dumps(outcome.values) if options.json else outcome.text, flush=True)
     return outcome.exit_code
 
 

@@ -220,7 +220,8 @@ class Submit(Command):
     address: Annotated[str | None, arg(metavar="URL", help_behavior_hint="")] = None
     """The cluster's dashboard; RAY_API_SERVER_ADDRESS, or http://127.0.0.1:8265, if absent."""
     working_dir: MaybeFolder = None
-    """Folder whose files are sent along and in which the command runs."""
+    """Folder that is sent along and in which the command runs; its modules, such as a backbone of
+    your own, are found there and by Ray's workers. Nothing is sent if absent."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

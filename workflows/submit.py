@@ -33,11 +33,12 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 """Where 'ray dashboard cluster.yaml' opens its tunnel."""
 
 _ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _REACH_S = 10
 _RECONNECTS = 8
 _LONGEST_WAIT_S = 30
 _STOP_S = 15
-_TROUBLE = (OSError, RuntimeError, ValueError, KeyError, aiohttp.ClientError)
+_LOST = (OSError, RuntimeError, aiohttp.ClientError)
 
 
 def run(options: Submit) -> Outcome:
@@ -48,16 +49,12 @@ def run(options: Submit) -> Outcome:
     address = resolve_address(options.address)
     client = _connect(address)
     job = f"aiaic-{uuid.uuid4().hex[:12]}"
-    with _one_line(address):
-        client.submit_job(
-            entrypoint=shlex.join(options.command), submission_id=job, runtime_env=runtime_env
-        )
-        log.info("job %s is at %s", job, address)
-        try:
-            details = asyncio.run(_follow(client, job))
-        except KeyboardInterrupt:
-            _stop(client, job)
-            raise
+    try:
+        _submit(client, address, job, shlex.join(options.command), runtime_env)
+        details = asyncio.run(_follow_or_tell(client, address, job))
+    except KeyboardInterrupt:
+        _stop(client, job)
+        raise
     return _outcome(address, job, details)
 
 
@@ -87,24 +84,68 @@ def resolve_address(given: str | None) -> str:
 
 
 def _connect(address: str) -> JobSubmissionClient:
-    _check_token()
+    _check_token(address)
+    if not log.isEnabledFor(logging.DEBUG):
+        for chatty in ("dashboard_sdk", "job.sdk"):
+            logging.getLogger(f"ray.dashboard.modules.{chatty}").setLevel(logging.WARNING)
+    try:
+        _knock(address)
+        with _environment(_ADDRESS_VARIABLE, address):
+            return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise _refused(address) from error
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise ConnectionError(
+            f"no Ray Job API at {address} ({_first_line(error)}): open the tunnel with "
+            f"'ray dashboard cluster.yaml', or give --address or {_ADDRESS_VARIABLE}"
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Ray's client waits for minutes where nothing answers; this gives up soon."""
     try:
         urllib.request.urlopen(f"{address}/api/version", timeout=_REACH_S).close()  # noqa: S310
-    except urllib.error.HTTPError as error:
-        error.close()  # it answers; Ray's client tells what its answer means
-    except (OSError, ValueError) as error:
-        raise _unreachable(address, error) from error
-    with _one_line(address), _environment(_ADDRESS_VARIABLE, address):
-        return JobSubmissionClient(address)
+    except urllib.error.HTTPError as answer:
+        answer.close()  # Ray's client says what it means
 
 
-def _check_token() -> None:
-    """Ray ends the whole process where it cannot read the file of the token."""
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if os.environ.get("RAY_AUTH_MODE") != "token" or os.environ.get("RAY_AUTH_TOKEN") or not path:
+def _submit(
+    client: JobSubmissionClient, address: str, job: str, command: str, runtime_env: dict[str, Any]
+) -> None:
+    try:
+        client.submit_job(entrypoint=command, submission_id=job, runtime_env=runtime_env)
+    except AuthenticationError as error:
+        raise _refused(address) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the cluster at {address} did not take the job: {_first_line(error)}"
+        ) from error
+    log.info("job %s is at %s", job, address)
+
+
+async def _follow_or_tell(client: JobSubmissionClient, address: str, job: str) -> JobDetails:
+    try:
+        return await _follow(client, job)
+    except _LOST as error:
+        raise ConnectionError(
+            f"lost {address} ({_first_line(error)}); the job goes on: follow it with "
+            f"'ray job logs --follow --address {address} {job}'"
+        ) from error
+
+
+def _check_token(address: str) -> None:
+    """What Ray does not say: that it ends the process where the token's file cannot be read."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         return
-    if not Path(path).is_file() or not Path(path).read_text().strip():
-        raise FileNotFoundError(f"no token in RAY_AUTH_TOKEN_PATH='{path}'")
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if path and not os.environ.get("RAY_AUTH_TOKEN"):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no token: RAY_AUTH_TOKEN_PATH='{path}' is no file")
+        if not Path(path).read_text().strip():
+            raise ValueError(f"no token: RAY_AUTH_TOKEN_PATH='{path}' is empty")
+    parts = urlsplit(address)
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        log.warning("the token goes to %s unencrypted: a tunnel is safer", parts.hostname)
 
 
 @contextlib.contextmanager
@@ -121,23 +162,10 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-@contextlib.contextmanager
-def _one_line(address: str) -> Iterator[None]:
-    try:
-        yield
-    except AuthenticationError as error:
-        raise PermissionError(
-            f"the cluster at {address} refused the token: set RAY_AUTH_MODE=token and "
-            "RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to the cluster's own"
-        ) from error
-    except _TROUBLE as error:
-        raise _unreachable(address, error) from error
-
-
-def _unreachable(address: str, error: Exception) -> ConnectionError:
-    return ConnectionError(
-        f"no Ray Job API at {address} ({_first_line(error)}): open the tunnel with "
-        f"'ray dashboard cluster.yaml', or give --address or {_ADDRESS_VARIABLE}"
+def _refused(address: str) -> PermissionError:
+    return PermissionError(
+        f"the cluster at {address} refused the token: set RAY_AUTH_MODE=token and "
+        "RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to the cluster's own"
     )
 
 
@@ -174,7 +202,7 @@ async def _follow(client: JobSubmissionClient, job: str) -> JobDetails:
             if details.status.is_terminal():
                 return details
             raise ConnectionError("the log ended before the job")
-        except (OSError, RuntimeError, aiohttp.ClientError) as error:
+        except _LOST as error:
             failures += 1
             if failures > _RECONNECTS:
                 raise
