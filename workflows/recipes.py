@@ -94,6 +94,13 @@ def load(
     return config.override(RECIPES[chosen](), overrides | parse_settings(settings))
 
 
+def difference(recipe: Recipe) -> dict[str, Any]:
+    """The dotted keys in which a recipe differs from the one of its name, with its values."""
+    named = config.dotted_keys(config.to_json(RECIPES[recipe.name]()))
+    ours = config.dotted_keys(config.to_json(recipe))
+    return {key: value for key, value in ours.items() if value != named[key]}
+
+
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     """``KEY=VALUE`` texts as dotted keys and JSON values.
 
