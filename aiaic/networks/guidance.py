@@ -3,7 +3,7 @@
 Zhao et al., arXiv 2401.13270: ``SG(x, c) = gamma(c) (x - mu(x)) / sigma(x) + beta(c)`` and a
 learned relevance score. How the score is computed and blended is ours:
 ``DSG(x, c, present) = x + r (SG(x, c) - x)`` where a sound is present, ``x`` where it is not, with
-``r = sigmoid(<q(pool(x)), k(c)> / tau + bias)``.
+``r = sigmoid(<q(pool(x)), k(c)> / tau + bias)`` and ``q`` and ``k`` of unit length.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import itertools
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,8 @@ class GuidanceConfig:
     """Size of the space in which features and semantics are compared."""
     shared_score: bool = False
     """One relevance, found at the first guided level, instead of one per level."""
-    tau: float = 1.0
-    """Temperature of the relevance score."""
+    tau: float = 0.15
+    """Temperature of the relevance score, which compares unit vectors."""
     bias: float = 1.0
     """Relevance logit of a pair of which nothing is known."""
     always_relevant: bool = False
@@ -74,14 +75,16 @@ class RelevanceScore(nn.Module):
             nn.Linear(width, width),
         )  # fmt: skip
         self.key = nn.Sequential(nn.Linear(semantics, width), nn.SiLU(), nn.Linear(width, width))
-        self.scale = width**-0.5 / guidance.tau
+        self.tau = guidance.tau
         self.bias = nn.Parameter(torch.tensor(guidance.bias))
 
     def forward(
         self, x: Float[Tensor, "b c h w"], semantics: Float[Tensor, "b d"]
     ) -> Float[Tensor, " b"]:
         pooled = torch.cat((x.mean((2, 3)), x.amax((2, 3))), 1)
-        return (self.query(pooled) * self.key(semantics)).sum(1) * self.scale + self.bias
+        query = F.normalize(self.query(pooled).float(), dim=1)
+        key = F.normalize(self.key(semantics).float(), dim=1)
+        return (query * key).sum(1) / self.tau + self.bias
 
 
 class DynamicSemanticGuidance(nn.Module):
@@ -115,6 +118,8 @@ class DynamicSemanticGuidance(nn.Module):
         """
         # NaN times zero is NaN, in gradients too: stand-ins are replaced before they are used.
         semantics = torch.where(present[:, None], semantics, torch.zeros_like(semantics))
+        # Entries of unit vectors are small; at unit variance the layers behind learn faster.
+        semantics = semantics * semantics.shape[1] ** 0.5
         if logit is None:
             assert self.score is not None
             found: Tensor = self.score(x, semantics)

@@ -31,7 +31,7 @@ class ColorizationConfig:
     """Share of samples whose semantics are dropped."""
     p_mismatch: float = 0.25
     """Share of samples that get another video's semantics."""
-    relevance_weight: float = 0.02
+    relevance_weight: float = 0.05
     """Weight of the loss that teaches the relevance score."""
     smoothing: float = 0.05
     """Label smoothing of that loss."""

@@ -37,13 +37,14 @@ def assign(
     """Drop semantics with ``p_missing``; take another video's with ``p_mismatch``.
 
     Partners come from the global batch, so the draw is the same on any number of workers. A partner
-    of the same video, or without semantics, is none: the sample keeps its own. Gradients do not
-    flow into a partner, whose encoder learns nothing from a picture that it does not fit.
+    of the same video, or without semantics, is none: the sample keeps its own. Gradients flow into
+    partners too: that is how encoders learn to tell apart what the colours alone need not (two
+    scenes of one palette), without which a misfit cannot be seen.
     """
     size = batch.global_size
     offset = 1 + (batch.draw(Draw.PARTNER) * (size - 1)).long()
     partner = (batch.position + offset) % size
-    others = gather(semantics.detach(), batch)[partner]
+    others = gather(semantics, batch)[partner]
     usable = gather(available, batch)[partner] & (
         gather(batch.video, batch)[partner] != batch.video
     )
@@ -53,5 +54,5 @@ def assign(
         semantics=torch.where(mismatched[:, None], others, semantics),
         present=(available | mismatched) & ~missing,
         relevant=~mismatched,
-        partner_fits=(F.cosine_similarity(others, semantics.detach()) > _FITS_COSINE).float(),
+        partner_fits=(F.cosine_similarity(others, semantics).detach() > _FITS_COSINE).float(),
     )

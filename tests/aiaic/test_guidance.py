@@ -52,7 +52,7 @@ def test_blend_follows_the_relevance(guidance, x, semantics):
     full, _ = guidance(x, semantics, everywhere, torch.full((3,), 40.0))
     none, _ = guidance(x, semantics, everywhere, torch.full((3,), -100.0))
     half, _ = guidance(x, semantics, everywhere, torch.zeros(3))
-    torch.testing.assert_close(full, guidance.adain(x, semantics))
+    torch.testing.assert_close(full, guidance.adain(x, semantics * 2))  # 4 ** 0.5
     torch.testing.assert_close(none, x)
     torch.testing.assert_close(half, (full + none) / 2)
 

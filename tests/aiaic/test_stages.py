@@ -131,15 +131,14 @@ def test_a_partner_of_the_same_video_or_without_semantics_is_none(batch):
     assert assigned.present.all()  # the clip without sound hears its partner
 
 
-def test_no_gradient_flows_into_a_partner(batch):
+def test_gradients_flow_into_partners(batch):
     semantics = torch.eye(8, requires_grad=True)
     drawn = with_draws(batch, MISMATCH=[0.0] * 8)
     assigned = assign(
         semantics, torch.ones(8, dtype=torch.bool), drawn, p_missing=0.0, p_mismatch=1.0
     )
-    assert (assigned.semantics * torch.rand(8, 8)).sum().requires_grad
-    (gradient,) = torch.autograd.grad(assigned.semantics.sum(), semantics)
-    assert (gradient == 0).all()
+    (gradient,) = torch.autograd.grad(assigned.semantics[0].sum(), semantics)
+    assert gradient.any(1).tolist() == [False, True] + [False] * 6
 
 
 def test_stage_3_never_looks_at_the_scene_encoder(batch):
