@@ -19,7 +19,7 @@ class BackboneConfig:
 
     name: str = "compact"
     """``compact``, ``resnet34_unet``, or one's own as ``module:Class``."""
-    width: int = 32
+    width: int = 24
     """Channels of the finest feature map (``compact``)."""
     weights: str | None = None
     """Pretrained weights: a path of a safetensors file or a torchvision enum such as
