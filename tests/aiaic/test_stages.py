@@ -133,7 +133,7 @@ def test_a_partner_of_the_same_video_or_without_semantics_is_none(batch):
 
 def test_gradients_flow_into_partners(batch):
     semantics = torch.eye(8, requires_grad=True)
-    drawn = with_draws(batch, MISMATCH=[0.0] * 8)
+    drawn = with_draws(batch, MISMATCH=[0.0] * 8, PARTNER=[0.0] * 8)
     assigned = assign(
         semantics, torch.ones(8, dtype=torch.bool), drawn, p_missing=0.0, p_mismatch=1.0
     )
