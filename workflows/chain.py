@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from aiaic import checkpoint, starting, training
+from aiaic import checkpoint, plan, starting, training
 from aiaic.loader import Samples
 from aiaic.recipe import Recipe
 from aiaic.run import Run
@@ -57,11 +57,17 @@ def check(job: Job, samples: Samples, workers: int) -> None:
     """Refuse what could not be trained or continued, before anything starts.
 
     Raises:
-        ValueError: the initial checkpoint does not fit, or a stage was begun otherwise.
+        ValueError: the initial checkpoint does not fit, a stage was begun otherwise, there are no
+            samples, or too many workers for them.
         FileNotFoundError: there is no initial checkpoint.
     """
     if workers < 0:
         raise ValueError(f"{workers} workers: give 0 for this process, or more for Ray Train")
+    for number in job.stages:
+        usable = [ref for ref in samples.train if number != 2 or ref.sound is not None]
+        if not usable:
+            raise ValueError(f"split '{job.split}' has no clips with sound for stage 2")
+        next(plan.steps(usable, job.recipe.sampling, 0, max(1, workers), 0))
     first = job.stages[0]
     begins_from = {first: init_place(job, first)}
     for number in job.stages:

@@ -42,6 +42,11 @@ def gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
+def cpus() -> int:
+    """Processors that the cluster has now."""
+    return int(ray.cluster_resources().get("CPU", 0))
+
+
 def _join(address: str) -> None:
     try:
         ray.init(address=address, **_logging())

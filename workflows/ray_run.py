@@ -168,6 +168,8 @@ def fit(
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
+    if cluster.cpus() < workers:
+        log.warning("the cluster has %d CPUs now: Ray waits until it has more", cluster.cpus())
     log.info("Ray Train starts %d worker%s", workers, "s" if workers > 1 else "")
     try:
         with News(job.out).shown(progress, committed):

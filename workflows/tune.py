@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-import ray
 from ray import tune
 from ray.tune import Callback, ResultGrid, TuneConfig, Tuner
 from ray.tune.experiment import Trial
@@ -155,7 +154,7 @@ def _search(search: Search, job: Job, domains: dict[str, Any], options: Tune) ->
 
 def _tuner(search: Search, job: Job, domains: dict[str, Any], concurrent: int | None) -> Tuner:
     """A new search, or the one in our own folder where it stopped."""
-    gpus, cpus = cluster.gpus(), int(ray.cluster_resources()["CPU"])
+    gpus, cpus = cluster.gpus(), cluster.cpus()
     threads = min(job.recipe.training.threads, cpus)
     resources = {"CPU": 1.0, "GPU": 1.0} if gpus else {"CPU": float(threads)}
     trial = tune.with_resources(

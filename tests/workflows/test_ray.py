@@ -80,17 +80,20 @@ def test_from_bucket_to_bucket_equals_from_path_to_path(
 
 def test_a_killed_worker_costs_nothing(shards: str, tiny: tuple[str, ...], tmp_path: Path) -> None:
     """Two workers, of which one is killed, come to the weights of one process."""
-    settings = (*tiny, "stage1.steps=40", "training.save_every=10")
+    settings = (*tiny, "stage1.steps=80", "training.save_every=20")
     killed: list[int] = []
+    heard: list[str] = []
 
     def kill(place: str) -> None:
-        if not killed:
+        heard.append(place)
+        if len(heard) == 2:
             killed.append(max(_own_workers()))
             os.kill(killed[0], signal.SIGKILL)
 
     out = str(tmp_path / "ray")
     train(make_job(shards, out, settings), workers=2, committed=kill)
     assert killed
+    assert heard == sorted(set(heard)), "a step was trained again from the start"
     train(make_job(shards, str(tmp_path / "local"), settings), workers=0)
     for stage in (1, 2, 3):
         ours = checkpoint.read_record(final(out, stage)).curves

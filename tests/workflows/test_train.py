@@ -80,7 +80,11 @@ def test_a_finished_run_is_left_as_it_is(finished_run: str, train: Train) -> Non
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(
-    finished_run: str, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: str,
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     out = str(tmp_path / "run")
     with monkeypatch.context() as patch:
@@ -89,6 +93,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
             train(out)
     assert len(checkpoints.steps(checkpoints.stage_place(out, 1))) == 1
     train(out)
+    assert "stage 1 goes on at step 2" in caplog.messages
     for stage in (1, 2, 3):
         assert weights(out, stage) == weights(finished_run, stage)
 
@@ -176,3 +181,12 @@ def test_a_damaged_checkpoint_is_named(finished_run: str, train: Train, tmp_path
     weights_file.write_bytes(weights_file.read_bytes()[:-1])
     told = train(str(tmp_path / "run"), stage="2")
     assert "training.safetensors is missing or damaged" in told
+
+
+def test_more_workers_than_streams_are_refused_before_ray_starts(
+    train: Train, tmp_path: Path
+) -> None:
+    told = train(str(tmp_path / "run"), "--workers", "5")
+    assert "5 workers" in told
+    assert "sampling.streams = 4" in told
+    assert "-1 workers" in train(str(tmp_path / "run"), "--workers", "-1")
