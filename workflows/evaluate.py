@@ -18,7 +18,16 @@ from aiaic.evaluation import Evaluation, Prediction, evaluate
 from aiaic.figures import figures
 from aiaic.probe import sibling_probe_accuracy
 from data_prep import storage
-from workflows import batches, checkpoints, examples, report, tables, tracking, truth
+from workflows import (
+    batches,
+    checkpoints,
+    examples,
+    pictures,
+    report,
+    tables,
+    tracking,
+    truth,
+)
 from workflows.commands import Evaluate, Outcome
 from workflows.examples import Example
 from workflows.subject import Subject, open_subject, run_of
@@ -53,7 +62,8 @@ def run(options: Evaluate, *, seconds: Mapping[str, float] | None = None) -> Out
     result["seconds"] = {**spent, "evaluate": round(time.perf_counter() - begun, 2)}
     result["versions"] = _versions()
     out = options.out or default_out(subject.place)
-    content = {
+    content = {"samples.png": pictures.encode(examples.grid(rows), ".png")} if rows else {}
+    content |= {
         "report.html": report.render(result, rows, stages).encode(),
         "report.json": json.dumps(result, indent=1, allow_nan=False).encode(),
     }

@@ -124,3 +124,19 @@ def _wav(waveform: NDArray[np.float32], rate_hz: int) -> bytes:
     stream = io.BytesIO()
     soundfile.write(stream, waveform, rate_hz, format="WAV", subtype="PCM_16")
     return stream.getvalue()
+
+
+def grid(rows: Sequence[Example]) -> NDArray[np.uint8]:
+    """One picture of all rows: grey, without sound, with its own, with the other, truth."""
+    white = np.full_like(rows[0].grey, 255)
+    lines = [
+        [
+            row.grey,
+            row.without_sound,
+            row.own.rgb,
+            white if row.other is None else row.other.rgb,
+            row.truth,
+        ]
+        for row in rows
+    ]
+    return np.vstack([np.hstack(line) for line in lines])

@@ -13,7 +13,8 @@ from PIL import Image
 
 from aiaic import metrics
 from aiaic.color import join
-from workflows import evaluate, truth
+from data_prep import storage
+from workflows import evaluate, pictures, truth
 from workflows.commands import Evaluate
 
 CLASSES = ("blue_sea", "golden_field", "owl", "bat")
@@ -65,6 +66,10 @@ def test_the_json_holds_what_users_rely_on(evaluated, shards, untrained_run):
     outcome, folder = evaluated
     result = json.loads((folder / "report.json").read_text())
     assert {name: value for name, value in outcome.values.items() if name != "written"} == result
+    samples = outcome.values["written"]["samples.png"]
+    rows, columns, _ = pictures.decode(storage.read_bytes(samples), samples).shape
+    size = result["protocol"]["size"]
+    assert (rows % size, columns) == (0, 5 * size)
     assert {"matched", "missing", "silent", "mismatched", "swapped", "image"} <= set(
         result["conditions"]
     )
