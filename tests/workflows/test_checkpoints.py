@@ -15,9 +15,7 @@ from workflows.checkpoints import Finished
 
 
 @pytest.fixture(params=["local", "store"])
-def place(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> str:
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A fresh run folder, on a path and in a bucket."""
     if request.param == "local":
         return str(tmp_path / "run")
