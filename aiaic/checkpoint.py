@@ -8,8 +8,8 @@ and optimizer moments: what a resume reads besides). No file is a pickle.
 import dataclasses
 import hashlib
 import json
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,8 @@ def model_sha256(folder: Path) -> str:
 def commit(final: Path, fill: Callable[[Path], None]) -> Path:
     """Fill a temporary folder and rename it to ``final``: it is there whole or not at all."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+    partial = final.with_name(f".{final.name}-{secrets.token_hex(4)}")
+    partial.mkdir()  # not mkdtemp: others who share the storage may read it
     try:
         fill(partial)
         if final.exists():  # the same step, saved once more after a restart
