@@ -10,6 +10,7 @@ import ray
 
 log = logging.getLogger(__name__)
 
+_STARTS = 3
 _OBJECT_STORE_BYTES = 512 * 2**20  # shards and weights travel through storage, not through here
 
 
@@ -59,13 +60,27 @@ def _join(address: str) -> None:
 
 
 def _start(cpus: int) -> None:
-    """A cluster in this machine, without a dashboard: its Job API would be open to anyone."""
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        **_logging(),
+    """A cluster in this machine, without a dashboard: its Job API would be open to anyone.
+
+    Ray gives its processes 30 s to start, which a busy machine may exceed: it is asked again.
+    """
+    for _ in range(_STARTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                **_logging(),
+            )
+        except Exception as error:  # Ray raises no more special class
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+        else:
+            return
+    raise ConnectionError(
+        f"Ray did not start in {_STARTS} attempts of 30 s: the machine is too busy, try later"
     )
 
 

@@ -1,4 +1,4 @@
-"""The search: what may be searched, and a whole one with two short trials."""
+"""The search: what may be searched, and a whole one with eight short trials."""
 
 import json
 from pathlib import Path
@@ -82,21 +82,21 @@ def test_a_search_ends_in_a_file_that_trains(
     monkeypatch.chdir(tmp_path)
     search = ["tune", "--shards", shards, "--out", "search", "--tracking-uri", "none", "--json"]
     search += ["--set", *tiny]
-    assert cli.main([*search, "--trials", "2"]) == 0
+    assert cli.main([*search, "--trials", "8"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     best_file = tmp_path / "search" / "best.json"
     best = json.loads(best_file.read_text())
     assert told == best | {"best": str(best_file)}
     assert set(best["search"]["found"]) == set(space.DEFAULT)
-    assert best["search"]["trials"] == 2
-    assert len(list((tmp_path / "search" / "trials").iterdir())) == 2
+    assert best["search"]["trials"] == 8
+    assert len(list((tmp_path / "search" / "trials").iterdir())) == 8
 
     best_file.unlink()  # as if the search had been interrupted at its very end
-    assert cli.main([*search, "--trials", "2"]) == 0
+    assert cli.main([*search, "--trials", "8"]) == 0
     assert json.loads(best_file.read_text()) == best
 
-    assert cli.main([*search, "--trials", "3"]) == 1
-    assert "trials was 2 and is 3" in capsys.readouterr().err.splitlines()[-1]
+    assert cli.main([*search, "--trials", "9"]) == 1
+    assert "trials was 8 and is 9" in capsys.readouterr().err.splitlines()[-1]
 
     train = ["train", "--stage", "all", "--shards", shards, "--out", "run"]
     assert cli.main([*train, "--config", str(best_file), "--tracking-uri", "none"]) == 0
