@@ -32,7 +32,7 @@ def test_clips_become_a_checkpoint_that_colours_photographs(shared, tmp_path):
         "--clips", data / "vggsound/clips", "--out", tmp_path / "shards", "--size-px", "256",
         cwd=tmp_path,
     )  # fmt: skip
-    assert (built["counts"]["written"], built["counts"]["rejected"]) == (8, {})
+    assert (built["written"], built["rejected"]) == (8, {})
     aiaic("verify", "--shards", tmp_path / "shards", cwd=tmp_path)
     trained = aiaic(
         "train", "--stage", "all", "--recipe", "resnet34_unet", "--split", "test",
