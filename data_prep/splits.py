@@ -6,9 +6,9 @@ order of rows and for any number of workers.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 SPLITS = ("train", "val", "test")
 """Splits a row may name, from the least to the most held out."""
@@ -22,9 +22,6 @@ class Row(Protocol):
 
     @property
     def split(self) -> str: ...
-
-
-RowT = TypeVar("RowT", bound=Row)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +66,14 @@ def find_leaks(rows: Iterable[Row]) -> tuple[Leak, ...]:
     )
 
 
-def drop_leaks(rows: Sequence[RowT], leaks: Iterable[Leak]) -> list[RowT]:
-    """Rows without those that a more held-out split also has: train yields to val, val to test."""
+def leaking_rows(rows: Iterable[Row], leaks: Iterable[Leak]) -> dict[int, str]:
+    """Places of the rows whose video a more held-out split keeps -> that split.
+
+    Train yields to val, val to test; without these rows no video stands in two splits.
+    """
     kept_split = {leak.youtube_id: leak.splits[-1] for leak in leaks}
-    return [row for row in rows if kept_split.get(row.youtube_id, row.split) == row.split]
+    return {
+        place: kept_split[row.youtube_id]
+        for place, row in enumerate(rows)
+        if kept_split.get(row.youtube_id, row.split) != row.split
+    }

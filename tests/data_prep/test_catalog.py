@@ -101,10 +101,12 @@ def test_leaks_are_dropped_from_train_unless_asked_for(tmp_path, clips):
     path = write(tmp_path, "rows.csv", rows)
     catalog = read_vggsound(path, clips)
     assert [clip.key for clip in catalog.clips] == ["eeeeeeeeeee_000009", "ggggggggggg_000001"]
-    assert catalog.dropped == ("eeeeeeeeeee_000001",)
+    (left_out,) = catalog.excluded
+    assert (left_out.clip.key, left_out.reason) == ("eeeeeeeeeee_000001", "leak")
+    assert left_out.detail == "train clip of a video that test keeps"
     assert [leak.youtube_id for leak in catalog.leaks] == ["eeeeeeeeeee"]
     kept = read_vggsound(path, clips, drop_leaks=False)
-    assert (len(kept.clips), kept.leaks) == (3, catalog.leaks)
+    assert (len(kept.clips), kept.leaks, kept.excluded) == (3, catalog.leaks, ())
 
 
 AVE_ROWS = (
@@ -215,7 +217,7 @@ def test_official_ave(shared, tmp_path):
     cleaned = read_ave(annotations, splits, str(tmp_path))
     split_of = {clip.youtube_id: clip.split for clip in cleaned.clips}
     assert all(split_of[leak.youtube_id] == leak.splits[-1] for leak in cleaned.leaks)
-    assert len(cleaned.clips) + len(cleaned.dropped) == 4143
+    assert len(cleaned.clips) + len(cleaned.excluded) == 4143
 
 
 def test_official_rows_of_the_real_clips(shared):

@@ -1,0 +1,126 @@
+"""AVE (Tian et al. 2018): ``Annotations.txt`` and the three official split files.
+
+Rows are ``Category&VideoID&Quality&StartTime&EndTime``; the copy in the data set's zip has a
+header line, the published one has not. Clips are ``<id>.mp4``.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from data_prep import storage
+from data_prep.catalog.rows import (
+    VIDEO_ID,
+    Catalog,
+    Clip,
+    files_by_name,
+    finish,
+    read_text,
+    splits_in_name,
+    whole_seconds,
+)
+from data_prep.splits import SPLITS
+
+
+@dataclass(frozen=True)
+class _Event:
+    """What annotations and split files both say of an event; times in seconds in the clip."""
+
+    category: str
+    youtube_id: str
+    start: int
+    end: int
+
+
+def read_ave(
+    annotations: str, splits: Sequence[str], clips_place: str, *, drop_leaks: bool = True
+) -> Catalog:
+    """Catalog of AVE: one sample per event, so one video may have several.
+
+    ``splits`` are the official split files (``trainSet.txt``, ``valSet.txt``, ``testSet.txt``; the
+    name says which). Without any, every event is ``train``; with some, an event that none names is
+    left out, and an event that the annotations lack is a ValueError.
+    """
+    split_of_event = _read_splits(splits)
+    files = files_by_name(clips_place)
+    events = [event for _, event in _events(annotations)]
+    known = set(events)
+    for event, (_, where) in split_of_event.items():
+        if event not in known:
+            raise ValueError(
+                f"{where}: {event.youtube_id} ({event.category}) does not stand in {annotations}"
+            )
+    times_seen: Counter[tuple[str, int, int]] = Counter()
+    clips: list[Clip] = []
+    for event in events:
+        window = (event.youtube_id, event.start, event.end)
+        times_seen[window] += 1
+        if splits and event not in split_of_event:
+            continue
+        split = split_of_event[event][0] if splits else "train"
+        clips.append(_clip(event, times_seen[window], split, files, clips_place))
+    return finish(clips, annotations, drop_leaks=drop_leaks)
+
+
+def _clip(
+    event: _Event,
+    nth: int,
+    split: str,
+    files: dict[str, storage.StoredFile],
+    clips_place: str,
+) -> Clip:
+    """The ``nth`` event of its very window: categories may share one, the first has no number."""
+    name = f"{event.youtube_id}.mp4"
+    file = files.get(name)
+    numbered = f"-{nth}" if nth > 1 else ""
+    return Clip(
+        key=f"{event.youtube_id}_{event.start:06d}_{event.end:06d}{numbered}",
+        youtube_id=event.youtube_id,
+        start_s=float(event.start),
+        label=event.category,
+        split=split,
+        uri=file.uri if file else storage.join(clips_place, name),
+        stamp=file.stamp if file else "",
+        event_start_s=float(event.start),
+        event_end_s=float(event.end),
+    )
+
+
+def _events(place: str) -> Iterator[tuple[str, _Event]]:
+    """Where it stands, and the event, for each row."""
+    for line, text in enumerate(read_text(place).splitlines(), start=1):
+        fields = [field.strip() for field in text.split("&")]
+        is_header = line == 1 and fields[:2] == ["Category", "VideoID"]
+        if not text.strip() or is_header:
+            continue
+        where = f"{place}:{line}"
+        if len(fields) != 5:
+            raise ValueError(
+                f"{where}: {len(fields)} fields; "
+                "expected Category&VideoID&Quality&StartTime&EndTime"
+            )
+        label, youtube_id, _, start, end = fields
+        if not label or not VIDEO_ID.fullmatch(youtube_id):
+            raise ValueError(f"{where}: category {label!r} or video id {youtube_id!r} is malformed")
+        yield (
+            where,
+            _Event(label, youtube_id, whole_seconds(start, where), whole_seconds(end, where)),
+        )
+
+
+def _read_splits(places: Sequence[str]) -> dict[_Event, tuple[str, str]]:
+    """Event -> its split and where that is written."""
+    split_of_event: dict[_Event, tuple[str, str]] = {}
+    place_of_split: dict[str, str] = {}
+    for place in places:
+        named = splits_in_name(place)
+        if len(named) != 1:
+            raise ValueError(f"{place}: its name says not one of {', '.join(SPLITS)}; rename it")
+        split = named[0]
+        if place_of_split.setdefault(split, place) != place:
+            raise ValueError(f"{place}: {place_of_split[split]} already gives split {split}")
+        for where, event in _events(place):
+            before = split_of_event.setdefault(event, (split, where))
+            if before[0] != split:
+                raise ValueError(f"{where}: the same event is {before[0]} at {before[1]}")
+    return split_of_event

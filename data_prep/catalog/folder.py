@@ -1,0 +1,50 @@
+"""Any folder or bucket of clips, without annotations."""
+
+import re
+from collections import Counter
+from pathlib import PurePosixPath
+
+from data_prep import storage
+from data_prep.catalog.rows import VIDEO_SUFFIXES, Catalog, Clip, finish, safe_key
+from data_prep.splits import SPLITS
+
+_NAMED_BY_START = re.compile(r"(.+)_(\d{6})")
+
+
+def read_folder(clips_place: str, *, drop_leaks: bool = True) -> Catalog:
+    """Catalog of every video file under a place.
+
+    The label is the name of the file's folder (empty at the top), the split the first folder's
+    where that is called train, val or test, else ``train``. The video's id is the file's stem, less
+    an ending ``_<start:06d>``, so that clips of one video stay together: files of one stem in two
+    splits are a leak.
+
+    Raises ValueError where no clips are there, or two would have one key.
+    """
+    clips: list[Clip] = []
+    for file in storage.list_files(clips_place):
+        path = PurePosixPath(file.name)
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            continue
+        named = _NAMED_BY_START.fullmatch(path.stem)
+        folders = path.parts[:-1]
+        clips.append(
+            Clip(
+                key=safe_key(str(path.with_suffix(""))),
+                youtube_id=named[1] if named else path.stem,
+                start_s=float(named[2]) if named else 0.0,
+                label=folders[-1] if folders and folders[-1] not in SPLITS else "",
+                split=folders[0] if folders and folders[0] in SPLITS else "train",
+                uri=file.uri,
+                stamp=file.stamp,
+            )
+        )
+    if not clips:
+        endings = ", ".join(VIDEO_SUFFIXES)
+        raise ValueError(f"no clips under {clips_place}: no file ends in {endings}")
+    twice = [key for key, n in Counter(clip.key for clip in clips).items() if n > 1]
+    if twice:
+        raise ValueError(
+            f"{clips_place}: several files are called {twice[0]}.*; rename all but one"
+        )
+    return finish(clips, clips_place, drop_leaks=drop_leaks)

@@ -1,0 +1,161 @@
+"""What every catalog is made of, whatever the annotations."""
+
+import csv
+import io
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import quote
+
+from data_prep import splits as split_rules
+from data_prep import storage
+from data_prep.splits import SPLITS, Leak
+
+log = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+"""Files that a folder of clips is made of; others are passed over."""
+
+VIDEO_ID = re.compile(r"[A-Za-z0-9_-]+")
+"""What annotations may call a video."""
+
+_SECONDS = re.compile(r"\d{1,9}(\.0*)?")
+_SHOWN_LEAKS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One catalog row: a clip, where it lies, and the window of it that makes a sample."""
+
+    key: str
+    """Name of the sample, unique in the catalog; holds no ``.`` and no ``/``."""
+    youtube_id: str
+    """The video it was cut from: what splits and shards are grouped by."""
+    start_s: float
+    """Start of the clip in its video (VGGSound) or of the event in the clip (AVE)."""
+    label: str
+    """What the annotations call it; never given to training."""
+    split: str
+    """One of ``train``, ``val``, ``test``."""
+    uri: str
+    """Path or URI of the file."""
+    stamp: str = ""
+    """Size and modification time as listed; empty: the file was not there."""
+    event_start_s: float = 0.0
+    """Start, in the file, of the window from which pictures and sound are taken."""
+    event_end_s: float | None = None
+    """End of that window; None: the end of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExcludedClip:
+    """A row of the annotations that is not built, on purpose."""
+
+    clip: Clip
+    reason: Literal["leak", "excluded"]
+    """``leak``: a more held-out split has its video; ``excluded``: an exclusion list names it."""
+    detail: str
+    """For people: the split that keeps the video, or what the list says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    """Clips to build from, those left out, and the videos that were found in several splits."""
+
+    clips: tuple[Clip, ...]
+    """To build, in the order of the annotations; keys are unique, those of ``excluded`` too."""
+    leaks: tuple[Leak, ...]
+    """Videos in several splits, whether their rows were left out or not."""
+    excluded: tuple[ExcludedClip, ...] = ()
+    """Not to build; counted among the rejected."""
+
+
+def safe_key(text: str) -> str:
+    """``text`` as a shard member's name: all but letters, digits, ``_-`` is percent-encoded."""
+    return quote(text, safe="").replace(".", "%2E").replace("~", "%7E")
+
+
+def finish(clips: Sequence[Clip], source: str, *, drop_leaks: bool) -> Catalog:
+    """The catalog of all rows of a source; leaks are named, and left out if wanted.
+
+    Raises ValueError where there are no rows.
+    """
+    if not clips:
+        raise ValueError(f"{source} holds no rows: nothing to build")
+    leaks = split_rules.find_leaks(clips)
+    leaking = split_rules.leaking_rows(clips, leaks) if drop_leaks else {}
+    excluded = tuple(
+        ExcludedClip(
+            clip=clips[place],
+            reason="leak",
+            detail=f"{clips[place].split} clip of a video that {kept_split} keeps",
+        )
+        for place, kept_split in leaking.items()
+    )
+    if leaks:
+        log.warning(
+            "%s: %d videos stand in several splits (%s%s); %d rows left out",
+            source,
+            len(leaks),
+            ", ".join(leak.youtube_id for leak in leaks[:_SHOWN_LEAKS]),
+            ", ..." if len(leaks) > _SHOWN_LEAKS else "",
+            len(excluded),
+        )
+    kept = tuple(clip for place, clip in enumerate(clips) if place not in leaking)
+    return Catalog(clips=kept, leaks=leaks, excluded=excluded)
+
+
+def read_text(place: str) -> str:
+    """An annotations file. Raises FileNotFoundError or ValueError that names it."""
+    try:
+        return storage.read_bytes(place).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"annotations {place} are not there: check the path") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{place} is no text in UTF-8: give the annotations file") from None
+
+
+def csv_rows(place: str, *, comments: str | None = None) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each row that is not blank.
+
+    Lines that begin with ``comments``, where given, count as blank.
+    """
+    lines: Iterable[str] = io.StringIO(read_text(place), newline="")
+    if comments is not None:
+        lines = ("\n" if line.startswith(comments) else line for line in lines)
+    reader = csv.reader(lines, strict=True)
+    try:
+        for row in reader:
+            fields = [field.strip() for field in row]
+            if fields not in ([], [""]):
+                yield reader.line_num, fields
+    except csv.Error as error:
+        raise ValueError(f"{place}:{reader.line_num}: {error}") from None
+
+
+def whole_seconds(text: str, where: str) -> int:
+    """A time as annotations write it, ``34`` or ``34.0``."""
+    if not _SECONDS.fullmatch(text):
+        raise ValueError(f"{where}: {text!r} is no whole number of seconds")
+    return int(float(text))
+
+
+def files_by_name(clips_place: str) -> dict[str, storage.StoredFile]:
+    """MP4 files under a place by their last name. Raises ValueError where two have the same."""
+    files: dict[str, storage.StoredFile] = {}
+    for file in storage.list_files(clips_place):
+        name = file.name.rpartition("/")[2]
+        if not name.endswith(".mp4"):
+            continue
+        if name in files:
+            raise ValueError(f"{clips_place} holds {name} twice: {files[name].name}, {file.name}")
+        files[name] = file
+    return files
+
+
+def splits_in_name(place: str) -> list[str]:
+    """Splits that the last name of a place speaks of, such as ``trainSet.txt``."""
+    name = storage.name_of(place).lower()
+    return [split for split in SPLITS if split in name]

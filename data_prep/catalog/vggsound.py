@@ -1,0 +1,101 @@
+"""VGGSound (Chen et al. 2020): ``vggsound.csv`` and ``test.csv``, both without a header."""
+
+import logging
+import re
+from collections.abc import Callable
+
+from data_prep import storage
+from data_prep.catalog.rows import (
+    VIDEO_ID,
+    Catalog,
+    Clip,
+    csv_rows,
+    files_by_name,
+    finish,
+    splits_in_name,
+    whole_seconds,
+)
+from data_prep.splits import SPLITS
+
+log = logging.getLogger(__name__)
+
+_BY_MILLISECONDS = re.compile(r"(.+)_(\d+)_(\d+)\.mp4")
+
+
+def read_vggsound(annotations: str, clips_place: str, *, drop_leaks: bool = True) -> Catalog:
+    """Catalog of rows ``youtube id,start seconds,label,split``, or ``file,label`` (``test.csv``).
+
+    The second form names no split: it is the one that the file's name says, else ``test``. Clips
+    are named ``<id>_<start:06d>.mp4`` or ``<id>_<start ms>_<end ms>.mp4``.
+
+    Raises ValueError with file and line for a malformed row.
+    """
+    find = _finder(clips_place)
+    named = splits_in_name(annotations) or ["test"]
+    seen: dict[str, tuple[list[str], int]] = {}
+    clips: list[Clip] = []
+    for line, row in csv_rows(annotations):
+        where = f"{annotations}:{line}"
+        clip = _clip(row, where, named, find)
+        before = seen.setdefault(clip.key, (row, line))
+        if before[1] == line:
+            clips.append(clip)
+        elif before[0] == row:
+            log.warning("%s: repeats line %d and is passed over", where, before[1])
+        else:
+            raise ValueError(
+                f"{where}: {clip.key} stands already on line {before[1]}; keep one row"
+            )
+    return finish(clips, annotations, drop_leaks=drop_leaks)
+
+
+def _clip(
+    row: list[str],
+    where: str,
+    splits_of_file: list[str],
+    find: Callable[[str, int], tuple[str, str]],
+) -> Clip:
+    if len(row) == 4:
+        youtube_id, start_text, label, split = row
+    elif len(row) == 2:
+        youtube_id, _, start_text = row[0].removesuffix(".mp4").rpartition("_")
+        label, split = row[1], " or ".join(splits_of_file)
+    else:
+        raise ValueError(
+            f"{where}: {len(row)} fields; expected 'youtube id,start seconds,label,split' "
+            "or 'file,label' (a label with commas in quotes)"
+        )
+    start = whole_seconds(start_text, where)
+    if not VIDEO_ID.fullmatch(youtube_id):
+        raise ValueError(f"{where}: {youtube_id!r} is no YouTube id")
+    if not label:
+        raise ValueError(f"{where}: the label is empty")
+    if split not in SPLITS:
+        raise ValueError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
+    uri, stamp = find(youtube_id, start)
+    return Clip(
+        key=f"{youtube_id}_{start:06d}",
+        youtube_id=youtube_id,
+        start_s=float(start),
+        label=label,
+        split=split,
+        uri=uri,
+        stamp=stamp,
+    )
+
+
+def _finder(clips_place: str) -> Callable[[str, int], tuple[str, str]]:
+    """(id, start in seconds) -> (uri, stamp), under both naming schemes."""
+    files = files_by_name(clips_place)
+    by_milliseconds: dict[tuple[str, int], storage.StoredFile] = {}
+    for name, file in files.items():
+        parts = _BY_MILLISECONDS.fullmatch(name)
+        if parts:
+            by_milliseconds.setdefault((parts[1], int(parts[2])), file)
+
+    def find(youtube_id: str, start: int) -> tuple[str, str]:
+        name = f"{youtube_id}_{start:06d}.mp4"
+        file = files.get(name) or by_milliseconds.get((youtube_id, start * 1000))
+        return (file.uri, file.stamp) if file else (storage.join(clips_place, name), "")
+
+    return find
