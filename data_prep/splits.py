@@ -56,13 +56,14 @@ def shard_of(youtube_id: str, shards: int) -> int:
 
 def find_leaks(rows: Iterable[Row]) -> tuple[Leak, ...]:
     """Videos that stand in several splits, sorted by id."""
+    first_split: dict[str, str] = {}
     splits_of: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
-        splits_of[row.youtube_id].add(row.split)
+        if first_split.setdefault(row.youtube_id, row.split) != row.split:
+            splits_of[row.youtube_id] |= {first_split[row.youtube_id], row.split}
     return tuple(
         Leak(youtube_id=youtube_id, splits=tuple(sorted(splits, key=SPLITS.index)))
         for youtube_id, splits in sorted(splits_of.items())
-        if len(splits) > 1
     )
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from pathlib import PurePosixPath
 
 from data_prep import storage
 from data_prep.catalog.rows import VIDEO_SUFFIXES, Catalog, Clip, finish, safe_key
@@ -23,15 +22,15 @@ def read_folder(clips_place: str, *, drop_leaks: bool = True) -> Catalog:
     """
     clips: list[Clip] = []
     for file in storage.list_files(clips_place):
-        path = PurePosixPath(file.name)
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
+        *folders, name = file.name.split("/")
+        stem, dot, suffix = name.rpartition(".")
+        if not dot or f".{suffix.lower()}" not in VIDEO_SUFFIXES:
             continue
-        named = _NAMED_BY_START.fullmatch(path.stem)
-        folders = path.parts[:-1]
+        named = _NAMED_BY_START.fullmatch(stem)
         clips.append(
             Clip(
-                key=safe_key(str(path.with_suffix(""))),
-                youtube_id=named[1] if named else path.stem,
+                key=safe_key("/".join([*folders, stem])),
+                youtube_id=named[1] if named else stem,
                 start_s=float(named[2]) if named else 0.0,
                 label=folders[-1] if folders and folders[-1] not in SPLITS else "",
                 split=folders[0] if folders and folders[0] in SPLITS else "train",

@@ -32,19 +32,21 @@ def read_vggsound(annotations: str, clips_place: str, *, drop_leaks: bool = True
     """
     find = _finder(clips_place)
     named = splits_in_name(annotations) or ["test"]
-    seen: dict[str, tuple[list[str], int]] = {}
+    place_of_key: dict[str, int] = {}
     clips: list[Clip] = []
+    lines: list[int] = []
     for line, row in csv_rows(annotations):
         where = f"{annotations}:{line}"
         clip = _clip(row, where, named, find)
-        before = seen.setdefault(clip.key, (row, line))
-        if before[1] == line:
+        before = place_of_key.setdefault(clip.key, len(clips))
+        if before == len(clips):
             clips.append(clip)
-        elif before[0] == row:
-            log.warning("%s: repeats line %d and is passed over", where, before[1])
+            lines.append(line)
+        elif clips[before] == clip:
+            log.warning("%s: repeats line %d and is passed over", where, lines[before])
         else:
             raise ValueError(
-                f"{where}: {clip.key} stands already on line {before[1]}; keep one row"
+                f"{where}: {clip.key} stands already on line {lines[before]}; keep one row"
             )
     return finish(clips, annotations, drop_leaks=drop_leaks)
 

@@ -1,11 +1,13 @@
 """Catalogs of generated annotations, and of the official ones where they are at hand."""
 
+import csv
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from data_prep import storage
 from data_prep.catalog import VIDEO_SUFFIXES, read_ave, read_folder, read_vggsound, safe_key
 
 
@@ -55,6 +57,14 @@ def test_vggsound_two_column_form_takes_its_split_from_the_name(tmp_path, clips,
     assert clip.stamp
 
 
+def test_a_name_that_speaks_of_two_splits_gives_none(tmp_path, clips):
+    path = write(tmp_path, "train_and_test.csv", "-Aaaaaaaaaa_000034.mp4,dog\n")
+    with pytest.raises(ValueError, match="'train or test' is none of"):
+        read_vggsound(path, clips)
+    path = write(tmp_path, "train_and_test.csv", "-Aaaaaaaaaa,34,dog,val\n")
+    assert read_vggsound(path, clips).clips[0].split == "val"
+
+
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
@@ -68,6 +78,7 @@ def test_vggsound_two_column_form_takes_its_split_from_the_name(tmp_path, clips,
         ("abcdefghijk.mp4,dog", "whole number"),
         ('abcdefghijk,12,"dog,test', "end of data"),
         ("fffffffffff,1,cat,test", "line 1"),
+        ("fffffffffff,1,dog,train", "line 1"),
     ],
 )
 def test_a_malformed_vggsound_row_is_named_by_file_and_line(tmp_path, clips, row, complaint):
@@ -175,6 +186,35 @@ def test_folder_takes_label_and_split_from_its_folders(tmp_path):
     assert (found["val%2Fd"].label, found["val%2Fd"].split) == ("", "val")
 
 
+def test_files_of_one_stem_in_two_splits_of_a_folder_leak(tmp_path):
+    for name in ["train/a_000001.mp4", "test/a_000030.mp4", "train/b_000001.mp4", "c/b.mp4"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    catalog = read_folder(str(tmp_path))
+    assert [clip.key for clip in catalog.clips] == [
+        "c%2Fb",
+        "test%2Fa_000030",
+        "train%2Fb_000001",
+    ]
+    assert [(e.clip.key, e.reason) for e in catalog.excluded] == [("train%2Fa_000001", "leak")]
+    assert len(read_folder(str(tmp_path), drop_leaks=False).clips) == 4
+
+
+def test_clips_in_a_bucket(s3_place):
+    for name in ["-a/-Aaaaaaaaaa_000034.mp4", "b_b_bbbbbbb_5000_15000.mp4", "ccc.txt"]:
+        storage.write_bytes(storage.join(s3_place, "clips", *name.split("/")), b"0" * 10)
+    rows = b'-Aaaaaaaaaa,34,"dog, barking",test\nb_b_bbbbbbb,5,people,train\n'
+    storage.write_bytes(storage.join(s3_place, "vggsound.csv"), rows)
+    clips = storage.join(s3_place, "clips")
+    found = read_vggsound(storage.join(s3_place, "vggsound.csv"), clips).clips
+    assert [clip.stamp.partition(":")[0] for clip in found] == ["10", "10"]
+    assert [storage.read_bytes(clip.uri) for clip in found] == [b"0" * 10] * 2
+    assert [(clip.key, clip.label, clip.uri) for clip in read_folder(clips).clips] == [
+        ("-a%2F-Aaaaaaaaaa_000034", "-a", found[0].uri),
+        ("b_b_bbbbbbb_5000_15000", "", found[1].uri),
+    ]
+
+
 def test_folder_without_clips_or_with_two_of_one_name_is_refused(tmp_path):
     with pytest.raises(ValueError, match=VIDEO_SUFFIXES[0]):
         read_folder(str(tmp_path))
@@ -195,7 +235,13 @@ def test_official_vggsound_test_csv(shared, tmp_path):
     assert len(catalog.clips) == 15446
     assert len({clip.youtube_id for clip in catalog.clips}) == 14851
     assert len({clip.key for clip in catalog.clips}) == 15446
-    assert len({clip.label for clip in catalog.clips}) == 309
+    with (source / "stat.csv").open(newline="") as stream:
+        clips_of_label = {label: int(clips) for label, clips, _ in csv.reader(stream)}
+    assert {clip.label for clip in catalog.clips} == set(clips_of_label)
+    assert (len(clips_of_label), sum(clips_of_label.values())) == (309, 199176)
+    per_label = Counter(clip.label for clip in catalog.clips)
+    assert (min(per_label.values()), max(per_label.values())) == (49, 50)
+    assert (catalog.leaks, catalog.excluded) == ((), ())
     assert {clip.split for clip in catalog.clips} == {"test"}
     there = [clip.key for clip in catalog.clips if clip.stamp]
     assert len(there) == len(list((source / "clips").glob("*.mp4"))) == 8
@@ -218,6 +264,12 @@ def test_official_ave(shared, tmp_path):
     split_of = {clip.youtube_id: clip.split for clip in cleaned.clips}
     assert all(split_of[leak.youtube_id] == leak.splits[-1] for leak in cleaned.leaks)
     assert len(cleaned.clips) + len(cleaned.excluded) == 4143
+    assert Counter((e.clip.split, e.detail.split()[-2]) for e in cleaned.excluded) == {
+        ("train", "val"): 10,
+        ("train", "test"): 9,  # of 8 videos
+    }
+    events = Counter(clip.youtube_id for clip in everything.clips)
+    assert Counter(events.values()) == {1: 4052, 2: 44, 3: 1}
 
 
 def test_official_rows_of_the_real_clips(shared):
