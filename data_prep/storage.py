@@ -1,13 +1,14 @@
-"""A place (path, ``file://`` or ``s3://`` URI) -> a filesystem, and publication without halves.
+"""A place (path, ``file://`` or ``s3://`` URI): what lies there, and publication without halves.
 
 ``s3://bucket/key?endpoint_override=host:port&scheme=http&region=...`` names a server of one's own;
 ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` does so for every URI that names none. Credentials
-come from the environment or AWS's usual chain, never from a URI. Some servers (``rclone serve s3``)
-need ``AWS_REQUEST_CHECKSUM_CALCULATION=when_required``.
+come from the environment or AWS's usual chain, never from a URI. Libraries that write by
+``filesystem`` to some servers (``rclone serve s3``) need
+``AWS_REQUEST_CHECKSUM_CALCULATION=when_required``.
 
-Nothing is streamed to its final name while it is being made: an exception in the middle of a write
-closes the stream, which would publish the truncated object. What is published exists whole on this
-machine first, and is read back from an object store and compared by SHA-256.
+Nothing is streamed to its final name while it is being made: what is published exists whole on this
+machine first, and what arrived at a store is compared. A full disk or store ends in an OSError of
+one line. How often and how long a store is asked: see ``s3_calls``.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -15,26 +16,27 @@ machine first, and is read back from an object store and compared by SHA-256.
 # (pyarrow ships no types)
 
 import contextlib
+import errno
+import fcntl
 import functools
-import hashlib
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-import boto3
-from botocore.exceptions import BotoCoreError, ClientError
 from pyarrow import fs as arrow_fs
 
+from data_prep import s3
+from data_prep.s3 import ConflictError
+
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-_QUERY_KEYS = {"endpoint_override", "scheme", "region"}
-_CHUNK_BYTES = 1 << 20
-_S3_ATTEMPTS = 5
+_PART = re.compile(r"\..+\.[0-9a-f]{12}\.part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,38 +92,30 @@ def name_of(place: str) -> str:
 
 
 def filesystem(place: str) -> tuple[Any, str]:
-    """``pyarrow.fs.FileSystem`` of a place, and the path on it.
+    """``pyarrow.fs.FileSystem`` of a place, and the path on it, for libraries that want one.
 
+    Its reads from S3 do not notice an answer that is shorter than the object; those below do.
     Raises ValueError for an unknown scheme, an S3 URI without a bucket, with credentials or with an
     unknown query key.
     """
-    scheme = _scheme(place)
-    if scheme in ("", "file"):
+    if is_local(place):
         return arrow_fs.LocalFileSystem(), str(local_path(place).absolute())
-    if scheme != "s3":
-        raise ValueError(f"{place}: unknown scheme {scheme}://; use a path, file:// or s3://")
-    parts = urlsplit(place)
-    if "@" in parts.netloc:
-        raise ValueError("an s3:// URI holds credentials: give them by environment variables")
-    if not parts.netloc:
-        raise ValueError(f"{place} names no bucket: write s3://bucket/key")
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if unknown := set(query) - _QUERY_KEYS:
-        known = ", ".join(sorted(_QUERY_KEYS))
-        raise ValueError(f"{place}: unknown key {sorted(unknown)[0]!r}; known are {known}")
-    path = unquote(f"{parts.netloc}{parts.path}").rstrip("/")
-    return _s3(*_endpoint(query), _region(query, parts.netloc), _credentials_mark()), path
+    return s3.filesystem(_s3(place))
 
 
 def exists(place: str) -> bool:
     """Whether a file or a folder lies there."""
-    return size_of(place) is not None or bool(_info(place).type == arrow_fs.FileType.Directory)
+    if is_local(place):
+        return local_path(place).exists()
+    return size_of(place) is not None or s3.is_folder(place)
 
 
 def size_of(place: str) -> int | None:
     """Bytes of the file that lies there; None where none does."""
-    info = _info(place)
-    return cast(int, info.size) if info.type == arrow_fs.FileType.File else None
+    if not is_local(place):
+        return s3.size_of(_s3(place))
+    path = local_path(place)
+    return path.stat().st_size if path.is_file() else None
 
 
 def list_files(place: str) -> list[StoredFile]:
@@ -130,12 +124,14 @@ def list_files(place: str) -> list[StoredFile]:
     Raises FileNotFoundError where there is no such folder.
     """
     system, root = filesystem(place)
-    if _info(place).type != arrow_fs.FileType.Directory:
+    if is_local(place) and not local_path(place).is_dir():
         raise FileNotFoundError(f"{place} is no folder that can be listed: check the path")
+    if is_local(place):
+        infos = system.get_file_info(arrow_fs.FileSelector(root, recursive=True))
+    else:
+        infos = s3.list_infos(place)
     files: list[StoredFile] = []
-    for info in cast(
-        "list[Any]", system.get_file_info(arrow_fs.FileSelector(root, recursive=True))
-    ):
+    for info in cast("list[Any]", infos):
         if info.type != arrow_fs.FileType.File:
             continue
         name = str(PurePosixPath(info.path).relative_to(root))
@@ -147,16 +143,19 @@ def list_files(place: str) -> list[StoredFile]:
 
 def read_bytes(place: str) -> bytes:
     """The whole file. Raises FileNotFoundError where none lies there."""
-    system, path = filesystem(place)
-    with _open(system, path, place) as stream:
-        return cast(bytes, stream.read())
+    if is_local(place):
+        with _named(place):
+            return local_path(place).read_bytes()
+    return s3.read(_s3(place))
 
 
 def read_range(place: str, offset: int, length: int) -> bytes:
     """``length`` bytes from ``offset``; fewer mean a damaged file: ValueError."""
-    system, path = filesystem(place)
-    with _open(system, path, place) as stream:
-        content = cast(bytes, stream.read_at(length, offset))
+    if is_local(place):
+        with _named(place), local_path(place).open("rb") as file:
+            content = os.pread(file.fileno(), length, offset)
+    else:
+        content = s3.read(_s3(place), offset, length)
     if len(content) != length:
         raise ValueError(
             f"{place} ends early: {len(content)} of {length} bytes at {offset}; verify the shards"
@@ -169,11 +168,27 @@ def write_bytes(place: str, content: bytes) -> None:
     if is_local(place):
         _replace(local_path(place), lambda part: part.write_bytes(content))
     else:
-        system, path = filesystem(place)
-        with _named_failure(place), system.open_output_stream(path) as stream:
-            stream.write(content)
-        if _arrived(place) != (len(content), hashlib.sha256(content).hexdigest()):
-            raise OSError(f"{place} differs from what was written there; run again")
+        s3.write(_s3(place), content)
+
+
+def write_if_unchanged(place: str, content: bytes, expected: bytes | None) -> None:
+    """Writes where ``expected`` (None: nothing) still lies; does nothing where ``content`` does.
+
+    Raises ConflictError where anything else lies. Of several who write at once exactly one
+    succeeds; for stores that ignore conditions see ``s3.write_if_unchanged``.
+    """
+    if not is_local(place):
+        s3.write_if_unchanged(_s3(place), content, expected)
+        return
+    final = local_path(place)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(final):
+        standing = final.read_bytes() if final.exists() else None
+        if standing == content:
+            return
+        if standing != expected:
+            raise ConflictError(f"{place} was changed by somebody else meanwhile; run again")
+        _replace(final, lambda part: part.write_bytes(content))
 
 
 def publish(local_file: Path, place: str) -> None:
@@ -183,42 +198,31 @@ def publish(local_file: Path, place: str) -> None:
     """
     if is_local(place):
         _replace(local_path(place), lambda part: shutil.copyfile(local_file, part))
-        return
-    system, path = filesystem(place)
-    try:
-        with (
-            _named_failure(place),
-            local_file.open("rb") as source,
-            system.open_output_stream(path) as stream,
-        ):
-            shutil.copyfileobj(source, stream, _CHUNK_BYTES)
-        with local_file.open("rb") as source:
-            sent = local_file.stat().st_size, hashlib.file_digest(source, "sha256").hexdigest()
-        if (arrived := _arrived(place)) != sent:
-            raise OSError(f"{place}: {arrived[0]} bytes of {sent[0]} arrived, or differ; run again")
-    except OSError:
-        # Closing the stream on an error publishes what was written so far.
-        with contextlib.suppress(OSError):
-            delete(place)
-        raise
+    else:
+        s3.publish(local_file, _s3(place))
 
 
 def delete(place: str) -> None:
-    """Deletes a file; nothing happens where none lies.
-
-    Not by Arrow, which puts an empty object in the place of the folder, as some servers refuse.
-    """
+    """Deletes a file; nothing happens where none lies."""
     if is_local(place):
         local_path(place).unlink(missing_ok=True)
-        return
-    _, path = filesystem(place)
-    bucket, _, key = path.partition("/")
-    query = dict(parse_qsl(urlsplit(place).query))
-    client = _s3_client(*_endpoint(query), _region(query, bucket), _credentials_mark())
-    try:
-        client.delete_object(Bucket=bucket, Key=key)
-    except (BotoCoreError, ClientError) as error:
-        raise OSError(f"{place} could not be deleted: {error}") from error
+    else:
+        s3.delete(_s3(place))
+
+
+def sweep_parts(place: str, older_than_s: float) -> int:
+    """Removes what killed processes left unfinished below a folder; says how many files.
+
+    Choose more seconds than the longest write takes: a younger part may still be at work.
+    """
+    if not is_local(place):
+        return s3.sweep_uploads(_s3(place), older_than_s)
+    before = time.time() - older_than_s
+    parts = (path for path in local_path(place).rglob(".*.part") if _PART.fullmatch(path.name))
+    old = [path for path in parts if path.stat().st_mtime < before]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)
 
 
 def delete_folder(place: str, first: str) -> None:
@@ -248,83 +252,20 @@ def _scheme(place: str) -> str:
     return match[1].lower() if match else ""
 
 
-def _endpoint(query: dict[str, str]) -> tuple[str, str]:
-    """Endpoint as host:port, and http or https; empty: AWS itself."""
-    endpoint = (
-        query.get("endpoint_override")
-        or os.environ.get("AWS_ENDPOINT_URL_S3")
-        or os.environ.get("AWS_ENDPOINT_URL")
-        or ""
-    )
-    scheme, mark, host = endpoint.rpartition("://")
-    scheme = query.get("scheme") or (scheme if mark else "https")
-    if scheme not in ("http", "https"):
-        raise ValueError(f"endpoint {endpoint}: scheme {scheme!r} is neither http nor https")
-    return host.rstrip("/"), scheme
-
-
-def _region(query: dict[str, str], bucket: str) -> str:
-    named = (
-        query.get("region")
-        or os.environ.get("AWS_REGION")
-        or os.environ.get("AWS_DEFAULT_REGION")
-        or ""
-    )
-    # A server of one's own has no regions, but requests are signed for one.
-    return named or ("us-east-1" if _endpoint(query)[0] else arrow_fs.resolve_s3_region(bucket))
-
-
-def _credentials_mark() -> str:
-    """Keeps file systems of different users apart in the cache."""
-    return os.environ.get("AWS_ACCESS_KEY_ID", "") + os.environ.get("AWS_PROFILE", "")
-
-
-@functools.lru_cache(maxsize=16)
-def _s3(endpoint: str, scheme: str, region: str, _credentials: str) -> Any:
-    return arrow_fs.S3FileSystem(
-        endpoint_override=endpoint or None,
-        scheme=scheme,
-        region=region,
-        connect_timeout=10,
-        request_timeout=60,
-        allow_delayed_open=True,
-        # The empty object that marks a folder is a file to some servers (rclone).
-        check_directory_existence_before_creation=True,
-        retry_strategy=arrow_fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS),
-    )
-
-
-@functools.lru_cache(maxsize=16)
-def _s3_client(endpoint: str, scheme: str, region: str, _credentials: str) -> Any:
-    url = f"{scheme}://{endpoint}" if endpoint else None
-    return boto3.client("s3", endpoint_url=url, region_name=region)
+def _s3(place: str) -> str:
+    if _scheme(place) != "s3":
+        raise ValueError(
+            f"{place}: unknown scheme {_scheme(place)}://; use a path, file:// or s3://"
+        )
+    return place
 
 
 @contextlib.contextmanager
-def _named_failure(place: str) -> Generator[None, None, None]:
-    """A store's failure as an error that names the place and the way out."""
+def _named(place: str) -> Generator[None, None, None]:
     try:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(f"{place} is not there: check the path") from None
-    except OSError as error:
-        if "AWS Error" not in str(error):
-            raise
-        raise OSError(
-            f"{place}: {error}. Check bucket, endpoint (endpoint_override or AWS_ENDPOINT_URL_S3) "
-            "and credentials"
-        ) from None
-
-
-def _info(place: str) -> Any:
-    system, path = filesystem(place)
-    with _named_failure(place):
-        return system.get_file_info(path)
-
-
-def _open(system: Any, path: str, place: str) -> Any:
-    with _named_failure(place):
-        return system.open_input_file(path)
 
 
 def _replace(final: Path, write: Callable[[Path], object]) -> None:
@@ -336,16 +277,34 @@ def _replace(final: Path, write: Callable[[Path], object]) -> None:
         with part.open("rb") as written:
             os.fsync(written.fileno())
         part.replace(final)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno, "no space left: free some, or choose another place", str(final)
+        ) from None
     finally:
         part.unlink(missing_ok=True)
 
 
-def _arrived(place: str) -> tuple[int, str]:
-    """Size and SHA-256 of what lies there, read back."""
-    system, path = filesystem(place)
-    digest, size = hashlib.sha256(), 0
-    with _open(system, path, place) as stream:
-        while chunk := cast(bytes, stream.read(_CHUNK_BYTES)):
-            digest.update(chunk)
-            size += len(chunk)
-    return size, digest.hexdigest()
+@contextlib.contextmanager
+def _locked(final: Path) -> Generator[None, None, None]:
+    """Keeps others on this file system out; ends with the process, however that ends."""
+    lock = final.with_name(f".{final.name}.lock")
+    while True:
+        with lock.open("wb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if not _is_at(held.fileno(), lock):
+                continue  # the one before us removed the file that we waited for
+            try:
+                yield
+            finally:
+                lock.unlink()
+            return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

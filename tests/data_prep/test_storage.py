@@ -1,11 +1,13 @@
 """Places: paths, file:// and s3:// on real servers; nothing half-written under a final name."""
 
+import errno
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from data_prep import storage
+from data_prep import s3, storage
 
 
 @pytest.fixture(params=["path", "file"])
@@ -13,6 +15,16 @@ def local_place(request, tmp_path):
     folder = tmp_path / "a folder"
     folder.mkdir()
     return str(folder) if request.param == "path" else folder.as_uri()
+
+
+@pytest.fixture(params=["local", "rclone", "moto"])
+def place(request, tmp_path, monkeypatch):
+    """An empty place of each kind in turn."""
+    if request.param == "local":
+        return str(tmp_path)
+    server = request.getfixturevalue(f"{request.param}_s3")
+    server.use(monkeypatch)
+    return server.new_place()
 
 
 def exercise(place: str, tmp_path: Path) -> None:
@@ -47,6 +59,10 @@ def exercise(place: str, tmp_path: Path) -> None:
     big.write_bytes(bytes(range(256)) * 50_000)
     storage.publish(big, storage.join(place, "big"))
     assert storage.read_bytes(storage.join(place, "big")) == big.read_bytes()
+    storage.write_bytes(storage.join(place, "x", "empty"), b"")
+    assert storage.read_bytes(storage.join(place, "x", "empty")) == b""
+    storage.delete(storage.join(place, "x", "empty"))
+    storage.delete(nothing)
     storage.download_folder(place, tmp_path / "down")
     assert (tmp_path / "down" / "x" / "one two.bin").read_bytes() == bytes(100)
     storage.upload_folder(tmp_path / "down", storage.join(place, "again"))
@@ -75,33 +91,6 @@ def test_s3_endpoint_in_the_uri(rclone_s3, monkeypatch, tmp_path):
     exercise(place, tmp_path)
 
 
-def test_an_upload_that_arrives_damaged_is_refused_and_removed(rclone_s3, monkeypatch, tmp_path):
-    rclone_s3.use(monkeypatch)
-    place = storage.join(rclone_s3.new_place(), "tar")
-    (tmp_path / "tar").write_bytes(b"0" * 1000)
-    monkeypatch.setattr(
-        storage.shutil, "copyfileobj", lambda source, stream, _: stream.write(source.read(10))
-    )
-    with pytest.raises(OSError, match="10 bytes of 1000 arrived"):
-        storage.publish(tmp_path / "tar", place)
-    assert not storage.exists(place)
-
-
-def test_an_upload_that_fails_midway_leaves_nothing(rclone_s3, monkeypatch, tmp_path):
-    rclone_s3.use(monkeypatch)
-    place = storage.join(rclone_s3.new_place(), "tar")
-    (tmp_path / "tar").write_bytes(b"0" * 1000)
-
-    def fail(source, stream, _):
-        stream.write(source.read(10))
-        raise OSError("the disk went away")
-
-    monkeypatch.setattr(storage.shutil, "copyfileobj", fail)
-    with pytest.raises(OSError, match="disk went away"):
-        storage.publish(tmp_path / "tar", place)
-    assert not storage.exists(place)
-
-
 def test_a_local_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
     final = tmp_path / "manifest.json"
     storage.write_bytes(str(final), b"old")
@@ -115,6 +104,87 @@ def test_a_local_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
         storage.write_bytes(str(final), b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
     assert final.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_leaves_the_old_content_and_no_part(tmp_path, monkeypatch, number):
+    final, source = tmp_path / "out" / "tar", tmp_path / "source"
+    storage.write_bytes(str(final), b"old")
+    source.write_bytes(b"new")
+
+    def fail(descriptor):
+        raise OSError(number, "full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for write in (
+        lambda: storage.write_bytes(str(final), b"new"),
+        lambda: storage.publish(source, str(final)),
+        lambda: storage.write_if_unchanged(str(final), b"new", b"old"),
+    ):
+        with pytest.raises(OSError, match=r"no space left.*another place.*tar") as failure:
+            write()
+        assert failure.value.errno == number
+        assert "\n" not in str(failure.value)
+    assert [path.name for path in final.parent.iterdir()] == ["tar"]
+    assert final.read_bytes() == b"old"
+
+
+def test_a_write_only_where_nothing_has_changed(place, monkeypatch):
+    monkeypatch.setattr(s3, "SETTLE_S", 0.1)
+    file = storage.join(place, "deep", "manifest")
+    storage.write_if_unchanged(file, b"1", None)
+    for content, expected in ((b"2", None), (b"2", b"0")):
+        with pytest.raises(storage.ConflictError, match="manifest was changed by somebody else"):
+            storage.write_if_unchanged(file, content, expected)
+    storage.write_if_unchanged(file, b"1", b"0")  # lies there already
+    storage.write_if_unchanged(file, b"2", b"1")
+    storage.delete(file)
+    with pytest.raises(storage.ConflictError):
+        storage.write_if_unchanged(file, b"3", b"2")
+    storage.write_if_unchanged(file, b"3", None)
+    assert storage.read_bytes(file) == b"3"
+
+
+def test_every_local_write_is_counted_once(tmp_path):
+    # flock holds between descriptors: threads meet it as processes do.
+    final = str(tmp_path / "count")
+    storage.write_if_unchanged(final, b"0", None)
+    refused = []
+
+    def count(name: str) -> None:
+        done = 0
+        while done < 25:
+            standing = storage.read_bytes(final)
+            counted = int(standing.split()[0]) + 1
+            try:
+                storage.write_if_unchanged(final, f"{counted} {name}".encode(), standing)
+                done += 1
+            except storage.ConflictError:
+                refused.append(standing)
+
+    writers = [threading.Thread(target=count, args=(name,)) for name in "abcd"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert refused
+    assert storage.read_bytes(final).startswith(b"100 ")
+    assert [path.name for path in tmp_path.iterdir()] == ["count"]
+
+
+def test_parts_that_killed_processes_left_are_swept(tmp_path):
+    old, young, foreign = (
+        tmp_path / "x" / name
+        for name in (".tar.0123456789ab.part", ".tar.ba9876543210.part", ".tar.part")
+    )
+    old.parent.mkdir()
+    for path in (old, young, foreign):
+        path.write_bytes(b"half")
+    for path in (old, foreign):
+        os.utime(path, (0, 0))
+    assert storage.list_files(str(tmp_path)) == []
+    assert storage.sweep_parts(str(tmp_path), older_than_s=60) == 1
+    assert sorted(path.name for path in old.parent.iterdir()) == [young.name, foreign.name]
 
 
 def test_a_reader_sees_the_old_or_the_new_content_only(tmp_path):

@@ -1,0 +1,56 @@
+"""A bad network before each of the S3 servers, and little patience."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from data_prep import s3, s3_calls
+from tests.conftest import S3Server
+from tests.faults.s3_proxy import S3Proxy
+
+
+@pytest.fixture(scope="session")
+def proxies() -> Iterator[dict[str, S3Proxy]]:
+    """By their server's endpoint; kept, as a client is made anew for each endpoint."""
+    with ExitStack() as stack:
+        yield _Proxies(stack)
+
+
+class _Proxies(dict[str, S3Proxy]):
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+
+    def __missing__(self, endpoint: str) -> S3Proxy:
+        self[endpoint] = self._stack.enter_context(S3Proxy(endpoint).running())
+        return self[endpoint]
+
+
+@pytest.fixture(params=["rclone", "moto"])
+def proxy(
+    request: pytest.FixtureRequest,
+    proxies: dict[str, S3Proxy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> S3Proxy:
+    """Stands before each server in turn; spoils nothing until a plan is given."""
+    server: S3Server = request.getfixturevalue(f"{request.param}_s3")
+    proxy = proxies[server.endpoint]
+    proxy.reset()
+    server.use(monkeypatch)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+    monkeypatch.setattr(s3_calls, "REQUEST_S", 1.0)
+    monkeypatch.setattr(s3_calls, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(s3_calls, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(s3, "SETTLE_S", 0.5)
+    return proxy
+
+
+@pytest.fixture
+def bucket(proxy: S3Proxy) -> str:
+    """URI of a fresh bucket behind the proxy."""
+    place = f"s3://bucket-{uuid.uuid4().hex[:12]}"
+    at = s3_calls.locate(place)
+    at.client.create_bucket(Bucket=at.bucket)
+    proxy.reset()
+    return place

@@ -1,0 +1,199 @@
+"""A loopback HTTP proxy that stands before a real S3 server and spoils a share of the calls.
+
+The Host header is passed on as it came, so that signatures hold. Which call is spoiled, and how, is
+drawn from a seed, or decided by a function that a test gives.
+"""
+
+import http.client
+import random
+import select
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+FAULTS = ("slow_down", "hang", "cut", "short", "lost", "slow")
+"""503 SlowDown, and nothing happens; no answer, ever; the connection is dropped within the answer;
+an object's body that is well formed but shorter than the object; the call is carried out and its
+answer dropped; an answer that takes its time. Besides: ``damage`` turns a bit of what is sent, and
+the refusals below."""
+Plan = Callable[[str, str], str]
+"""Method and path of a call -> its fault, or an empty string."""
+
+_ANSWERS = {
+    "slow_down": (503, "SlowDown"),
+    "full": (507, "InsufficientStorage"),
+    "quota": (403, "QuotaExceeded"),
+    "denied": (403, "AccessDenied"),
+    "conflict": (409, "ConditionalRequestConflict"),
+}
+_PER_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}
+_LONGEST_HANG_S = 60.0
+_SLOW_S = 0.2
+
+
+def at_random(share: float, seed: int, faults: tuple[str, ...] = FAULTS) -> Plan:
+    """This share of the calls, each with any of the faults."""
+    draw = random.Random(seed)
+    return lambda method, path: draw.choice(faults) if draw.random() < share else ""
+
+
+def first(fault: str, method: str, times: int = 1, within: str = "") -> Plan:
+    """The first calls of one method whose path holds ``within``."""
+    left = [times]
+
+    def plan(called: str, path: str) -> str:
+        if called != method or within not in path or not left[0]:
+            return ""
+        left[0] -= 1
+        return fault
+
+    return plan
+
+
+class S3Proxy(ThreadingHTTPServer):
+    """Listens from its making on; ``running`` answers calls."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, server: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.server = server
+        self.endpoint = f"http://127.0.0.1:{self.server_port}"
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all, and spoils nothing any more."""
+        self.plan: Plan = lambda method, path: ""
+        self.calls: list[tuple[str, str]] = []
+        """Method and path of every call."""
+        self.injected: Counter[str] = Counter()
+        """Spoiled calls, by fault."""
+
+    def next_fault(self, method: str, path: str) -> str:
+        """Counts a call, and says what is done to it."""
+        with self._lock:
+            self.calls.append((method, path))
+            return self.plan(method, path)
+
+    def count(self, fault: str) -> None:
+        with self._lock:
+            self.injected[fault] += 1
+
+    @property
+    def share(self) -> float:
+        """Of the calls that were spoiled, slow ones aside."""
+        return (self.injected.total() - self.injected["slow"]) / max(1, len(self.calls))
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is what some faults are about."""
+
+    @contextmanager
+    def running(self) -> Iterator["S3Proxy"]:
+        thread = threading.Thread(target=self.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.shutdown()
+            thread.join()
+            self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: S3Proxy
+
+    def handle_call(self) -> None:
+        body = self._body()
+        fault = self.server.next_fault(self.command, self.path)
+        if fault == "hang":
+            self.server.count(fault)
+            select.select([self.connection], [], [], _LONGEST_HANG_S)  # until the client goes
+            self.close_connection = True
+        elif fault in _ANSWERS:
+            self.server.count(fault)
+            status, code = _ANSWERS[fault]
+            content = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+            self._answer(status, [("Content-Type", "application/xml")], content)
+        else:
+            self._pass_on(body, fault)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_call
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        content = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            content += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return content
+
+    def _pass_on(self, body: bytes, fault: str) -> None:
+        if fault == "slow":
+            time.sleep(_SLOW_S)
+        if fault == "damage" and body:
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        answer, content = self._ask(body)
+        headers = [(n, v) for n, v in answer.getheaders() if n.lower() not in _PER_HOP]
+        is_object = self.command == "GET" and "xml" not in (answer.getheader("Content-Type") or "")
+        if fault == "short" and not (is_object and answer.status in (200, 206)):
+            fault = "lost"
+        if fault:
+            self.server.count(fault)
+        if fault == "lost":
+            self.close_connection = True
+            return
+        content = content[: len(content) // 2] if fault == "short" else content
+        length = answer.getheader("Content-Length") if self.command == "HEAD" else None
+        self._answer(answer.status, headers, content, length, cut=fault == "cut")
+
+    def _ask(self, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
+        """The server's answer to this call."""
+        upstream = http.client.HTTPConnection(urlsplit(self.server.server).netloc, timeout=60)
+        try:
+            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in _PER_HOP:
+                    upstream.putheader(name, value)
+            upstream.putheader("Content-Length", str(len(body)))
+            upstream.endheaders(body)
+            answer = upstream.getresponse()
+            return answer, answer.read()
+        finally:
+            upstream.close()
+
+    def _answer(
+        self,
+        status: int,
+        headers: list[tuple[str, str]],
+        content: bytes,
+        length: str | None = None,
+        cut: bool = False,
+    ) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        if status != http.client.NO_CONTENT:
+            self.send_header("Content-Length", length or str(len(content)))
+        if cut and not (content and self.command != "HEAD"):
+            self.close_connection = True  # the headers never end
+            head = b"".join(self._headers_buffer)
+            self._headers_buffer.clear()
+            self.wfile.write(head[: len(head) // 2])
+            return
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content[: len(content) // 2] if cut else content)
+        self.close_connection = self.close_connection or cut
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent."""

@@ -1,0 +1,218 @@
+"""Storage on a bad network: every operation, before two real servers, through a spoiling proxy."""
+
+import functools
+import threading
+from collections.abc import Callable
+
+import boto3
+import pytest
+
+from data_prep import s3, s3_calls, s3_objects, storage
+from tests.faults.s3_proxy import FAULTS, S3Proxy, at_random, first
+
+MIB = 1 << 20
+
+
+@functools.cache
+def direct(endpoint: str):
+    """A client that goes past the proxy."""
+    return boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+
+
+def lying(proxy: S3Proxy, place: str) -> list[str]:
+    """All keys in a bucket, hidden ones too."""
+    listed = direct(proxy.server).list_objects_v2(Bucket=place.removeprefix("s3://"))
+    return [found["Key"] for found in listed.get("Contents", [])]
+
+
+def test_all_operations_while_a_third_of_the_calls_fails(proxy, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(s3, "MULTIPART_BYTES", 10 * MIB)
+    monkeypatch.setattr(s3_objects, "PART_BYTES", 5 * MIB)
+    big = tmp_path / "big"
+    big.write_bytes(bytes(range(256)) * (11 * MIB // 256))
+    proxy.plan = at_random(0.35, seed=1)
+    contents = {f"x/{number}": bytes([number]) * 1000 * number for number in range(8)}
+    for name, content in contents.items():
+        storage.write_bytes(storage.join(bucket, *name.split("/")), content)
+    storage.publish(big, storage.join(bucket, "big"))
+
+    listed = storage.list_files(bucket)
+    assert {file.name: file.size for file in listed} == {
+        name: len(content) for name, content in contents.items()
+    } | {"big": 11 * MIB}
+    for file in listed:
+        assert storage.size_of(file.uri) == file.size
+        assert storage.read_bytes(file.uri) == contents.get(file.name, big.read_bytes())
+    assert storage.read_range(storage.join(bucket, "big"), 5 * MIB + 1, 300) == bytes(
+        (1 + number) % 256 for number in range(300)
+    )
+    assert storage.exists(storage.join(bucket, "x"))
+    manifest = storage.join(bucket, "manifest")
+    storage.write_if_unchanged(manifest, b"1", None)
+    storage.write_if_unchanged(manifest, b"2", b"1")
+    assert storage.read_bytes(manifest) == b"2"
+    storage.delete(storage.join(bucket, "big"))
+    assert sorted(lying(proxy, bucket)) == ["manifest", *contents]
+    assert proxy.share >= 0.2, proxy.injected
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_passes_unnoticed(proxy, bucket, fault):
+    place = storage.join(bucket, "x", "file")
+
+    def spoiled(method: str, call: Callable[[], object]) -> object:
+        proxy.plan = first(fault, method, within="x")
+        proxy.injected.clear()
+        result = call()
+        assert proxy.injected.total() == 1
+        return result
+
+    spoiled("PUT", lambda: storage.write_bytes(place, b"0123456789"))
+    assert spoiled("HEAD", lambda: storage.size_of(place)) == 10
+    assert spoiled("GET", lambda: storage.read_bytes(place)) == b"0123456789"
+    assert spoiled("GET", lambda: storage.read_range(place, 3, 4)) == b"3456"
+    spoiled("GET", lambda: storage.list_files(storage.join(bucket, "x")))
+    spoiled("DELETE", lambda: storage.delete(place))
+    assert storage.size_of(place) is None
+
+
+@pytest.mark.parametrize("fault", ["short", "cut", "slow_down"])
+def test_what_never_passes_ends_after_a_bounded_number_of_tries(proxy, bucket, fault):
+    place = storage.join(bucket, "file")
+    storage.write_bytes(place, b"0123456789")
+    proxy.plan = first(fault, "GET", times=1000)
+    proxy.calls.clear()
+    with pytest.raises(OSError, match="file: ") as failure:
+        storage.read_bytes(place)
+    assert len(proxy.calls) == s3_calls.ATTEMPTS
+    assert "\n" not in str(failure.value)
+    assert "Signature" not in str(failure.value)
+
+
+def test_what_will_not_pass_is_asked_once(proxy, bucket):
+    proxy.calls.clear()
+    with pytest.raises(FileNotFoundError, match="file is not there"):
+        storage.read_bytes(storage.join(bucket, "file"))
+    with pytest.raises(FileNotFoundError, match="no-such-bucket"):
+        storage.read_bytes("s3://no-such-bucket/file")
+    assert len(proxy.calls) == 2
+    proxy.plan = first("denied", "GET")
+    with pytest.raises(OSError, match=r"403 AccessDenied.*credentials"):
+        storage.read_bytes(storage.join(bucket, "file"))
+    assert len(proxy.calls) == 3
+
+
+@pytest.mark.parametrize("fault", ["full", "quota"])
+def test_a_full_store_ends_an_upload_cleanly(proxy, bucket, fault, tmp_path, monkeypatch):
+    monkeypatch.setattr(s3, "MULTIPART_BYTES", 10 * MIB)
+    monkeypatch.setattr(s3_objects, "PART_BYTES", 5 * MIB)
+    (tmp_path / "small").write_bytes(b"0" * 1000)
+    (tmp_path / "big").write_bytes(b"0" * 11 * MIB)
+    proxy.plan = first(fault, "PUT", times=1000)
+    for name in ("small", "big"):
+        proxy.injected.clear()
+        with pytest.raises(
+            OSError, match=f"{name}: the store is full or over its quota"
+        ) as failure:
+            storage.publish(tmp_path / name, storage.join(bucket, name))
+        assert "\n" not in str(failure.value)
+        assert proxy.injected[fault] <= 3  # one for each part
+    assert lying(proxy, bucket) == []
+    left = direct(proxy.server).list_multipart_uploads(Bucket=bucket.removeprefix("s3://"))
+    assert not left.get("Uploads")
+
+
+def test_a_damaged_upload_is_sent_again_or_refused(proxy, bucket, tmp_path, request):
+    (tmp_path / "tar").write_bytes(b"0" * 1000)
+    place = storage.join(bucket, "tar")
+    proxy.plan = first("damage", "PUT")
+    if "rclone" in request.node.name:  # compares the MD5 that is sent along
+        storage.publish(tmp_path / "tar", place)
+        assert storage.read_bytes(place) == b"0" * 1000
+    else:
+        with pytest.raises(OSError, match="differs from what was sent"):
+            storage.publish(tmp_path / "tar", place)
+        assert not storage.exists(place)
+    assert proxy.injected["damage"] == 1
+
+
+def test_an_upload_in_parts_whose_end_is_not_acknowledged(proxy, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(s3, "MULTIPART_BYTES", 5 * MIB)
+    monkeypatch.setattr(s3_objects, "PART_BYTES", 5 * MIB)
+    (tmp_path / "tar").write_bytes(bytes(range(256)) * (6 * MIB // 256))
+    place = storage.join(bucket, "tar")
+    proxy.plan = first("lost", "POST", within="uploadId")
+    proxy.calls.clear()
+    storage.publish(tmp_path / "tar", place)
+    assert proxy.injected["lost"] == 1
+    assert [method for method, _ in proxy.calls].count("GET") == 0  # nothing was read back
+    assert storage.read_bytes(place) == (tmp_path / "tar").read_bytes()
+
+
+def test_a_write_whose_acknowledgement_is_lost_is_known_as_our_own(proxy, bucket):
+    place = storage.join(bucket, "manifest")
+    for content, expected in ((b"1", None), (b"2", b"1")):
+        proxy.plan = first("lost", "PUT", within="/manifest")
+        storage.write_if_unchanged(place, content, expected)
+    assert proxy.injected["lost"] == 2
+    assert storage.read_bytes(place) == b"2"
+    proxy.plan = first("conflict", "PUT", within="/manifest")  # another write is just under way
+    storage.write_if_unchanged(place, b"3", b"2")
+    assert storage.read_bytes(place) == b"3"
+
+
+def test_a_write_between_look_and_write_is_a_conflict(proxy, bucket, request):
+    place, name = storage.join(bucket, "manifest"), bucket.removeprefix("s3://")
+    storage.write_if_unchanged(place, b"old", None)
+    puts = []
+
+    def others_write(method: str, path: str) -> str:
+        # A store that knows conditions refuses ours then; at another, theirs must come after ours.
+        if "/manifest" in path and (method == "PUT" or puts):
+            puts.append(method)
+            if len(puts) == (2 if "rclone" in request.node.name else 1):
+                direct(proxy.server).put_object(Bucket=name, Key="manifest", Body=b"theirs")
+        return ""
+
+    proxy.plan = others_write
+    with pytest.raises(storage.ConflictError, match="manifest was changed by somebody else"):
+        storage.write_if_unchanged(place, b"ours", b"old")
+    assert storage.read_bytes(place) == b"theirs"
+    with pytest.raises(storage.ConflictError):
+        storage.write_if_unchanged(place, b"ours", b"old")
+    with pytest.raises(storage.ConflictError):
+        storage.write_if_unchanged(place, b"ours", None)
+    storage.write_if_unchanged(place, b"theirs", b"old")  # lies there already
+
+
+def test_of_several_who_write_at_once_one_succeeds(proxy, bucket):
+    place = storage.join(bucket, "manifest")
+    storage.write_if_unchanged(storage.join(bucket, "other"), b"", None)
+    proxy.plan = at_random(0.2, seed=2, faults=("slow_down", "lost", "cut"))
+    start, fates = threading.Barrier(4), {}
+
+    def write(number: int) -> None:
+        start.wait()
+        try:
+            storage.write_if_unchanged(place, bytes([number]) * 100, None)
+            fates[number] = True
+        except storage.ConflictError:
+            fates[number] = False
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    (winner,) = (number for number, won in fates.items() if won)
+    assert len(fates) == 4
+    assert storage.read_bytes(place) == bytes([winner]) * 100
+    assert all("part" not in key for key in lying(proxy, bucket))
+
+
+def test_uploads_that_killed_processes_left_are_swept(proxy, bucket):
+    name = bucket.removeprefix("s3://")
+    direct(proxy.server).create_multipart_upload(Bucket=name, Key="x/tar")
+    assert storage.sweep_parts(storage.join(bucket, "y"), older_than_s=-60) == 0
+    assert storage.sweep_parts(storage.join(bucket, "x"), older_than_s=-60) == 1
+    assert not direct(proxy.server).list_multipart_uploads(Bucket=name).get("Uploads")
