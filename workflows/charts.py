@@ -9,6 +9,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 _INK = "#010203"  # stands for the page's text colour
 _ACCENT, _SECOND, _QUIET = "#2f7fb5", "#d9822b", "#7d8894"
@@ -90,6 +92,24 @@ def curves(stages: Mapping[int, Sequence[Mapping[str, float]]]) -> str:
             axes.set_xlabel("step")
         panels[0].set_ylabel("loss")
         panels[-1].legend(fontsize=9)
+    return svg[0]
+
+
+def histogram(values: NDArray[np.floating[Any]], label: str, counted: str) -> str:
+    """How often values occur; ``label`` names them and their unit, ``counted`` what has them."""
+    low, high = float(values.min()), float(values.max())
+    if high - low < 1e-6 * max(1.0, abs(high)):  # all are the same
+        margin = max(0.5, 0.05 * abs(high))
+        low, high = low - margin, high + margin
+    counts, edges = np.histogram(values, 40, (low, high))
+    with _figure(4.6, 1.9) as (figure, svg):
+        axes = figure.subplots()
+        axes.stairs(counts, edges, color=_ACCENT, fill=True)
+        axes.set_xlim(low, high)
+        axes.set_xlabel(label)
+        axes.set_ylabel(counted)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     return svg[0]
 
 

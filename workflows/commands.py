@@ -100,6 +100,35 @@ class Verify(Command):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Inspect(Command):
+    """Show a shard set as a page: counts, labels, times, rejections, and samples with sound."""
+
+    shards: Place
+    """Where the shards lie: a path, file:// or s3:// URI."""
+    out: Folder
+    """Folder for index.html and the sounds beside it."""
+    samples: Count = 24
+    """Samples on the contact sheet, spread over the labels."""
+    seed: Count = 0
+    """Seed by which they are drawn; the same seed shows the same."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Duplicates(Command):
+    """Find clips that repeat others, exactly or nearly, and list all but one of each to leave out.
+
+    Of clips in several splits the one in test is kept, then the one in val.
+    """
+
+    shards: Place
+    """Where the shards lie: a path, file:// or s3:// URI."""
+    out: Place
+    """Exclusion list, for 'aiaic prepare --exclude'; what it lists already stays."""
+    max_distance: Count = 8
+    """Bits, of 64, in which hashes of one picture may differ: 0 to 16."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Train(Command):
     """Train one stage, or all three; the same command again resumes.
 
@@ -247,6 +276,8 @@ COMMANDS: dict[str, type[Command]] = {
     "synthesize": Synthesize,
     "prepare": Prepare,
     "verify": Verify,
+    "inspect": Inspect,
+    "duplicates": Duplicates,
     "train": Train,
     "tune": Tune,
     "evaluate": Evaluate,

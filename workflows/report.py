@@ -4,12 +4,11 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from workflows import charts, pictures, tables
+from workflows import charts, pages, pictures, tables
 from workflows.examples import Example, Heard
 
 _PNG_SIDE_PX = 160  # larger pictures are embedded as JPEG
@@ -43,13 +42,7 @@ def render(
         rows: pictures for the first screen; may be none.
         stages: ``curves`` of each trained stage.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("workflows"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages.environment()
     environment.filters |= {"cell": tables.cell, "spaced": lambda text: text.replace("_", " ")}
     return environment.get_template("report.html.j2").render(
         result=result,

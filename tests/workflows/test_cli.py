@@ -14,6 +14,8 @@ MINIMAL = {
     "synthesize": ["--out", "x"],
     "prepare": ["--dataset", "folder", "--clips", "c", "--out", "x"],
     "verify": ["--shards", "x"],
+    "inspect": ["--shards", "s", "--out", "x"],
+    "duplicates": ["--shards", "s", "--out", "x.csv"],
     "train": ["--stage", "all", "--shards", "s", "--out", "x"],
     "tune": ["--shards", "s", "--out", "x"],
     "evaluate": ["--shards", "s", "--checkpoint", "c"],
