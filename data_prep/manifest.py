@@ -1,9 +1,10 @@
 """The data set's one source of truth, written last: what is not in the manifest does not exist.
 
-``manifest.json`` names every shard and the index, each with its SHA-256, and every rejected clip
-with its reason. The index, a Parquet file beside it, has one row per catalog clip: labels and
-splits, times, levels, checksums and byte ranges. Both hold no time stamps and no paths, so that the
-same input gives the same bytes, and ``Manifest.digest`` names a data set.
+``manifest.json`` names every shard and the index, each with its SHA-256, and counts what was read,
+written and rejected. The index, a Parquet file beside it, has one row per catalog clip, sorted by
+key: its fate, labels and splits, times, measures, checksums and byte ranges. Both hold no time
+stamps and no paths, so that the same input gives the same bytes, and ``Manifest.digest`` names a
+data set.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -15,7 +16,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -27,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from data_prep import storage
 from data_prep.shard import PICTURE_SUFFIX, SOUND_SUFFIX, TarRecord, read_pictures, read_sounds
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of manifest, index and shards together; another one is refused and built again."""
 MANIFEST_NAME = "manifest.json"
 SHARDS_FOLDER = "shards"
@@ -43,9 +44,11 @@ INDEX_SCHEMA = pa.schema(
         ("label", pa.string()),
         ("split", pa.string()),
         ("fate", pa.string()),  # "written", or the reason for the rejection
-        ("shard", pa.string()),  # empty for a rejected clip, as are all that follow
+        ("detail", pa.string()),  # of the rejection, for people
+        ("shard", pa.string()),  # empty for a rejected clip
         ("has_sound", pa.bool_()),
         ("sound_fate", pa.string()),
+        ("sound_start_s", pa.float64()),
         ("sound_s", pa.float64()),
         ("rms_dbfs", pa.float64()),
         ("peak_dbfs", pa.float64()),
@@ -57,12 +60,17 @@ INDEX_SCHEMA = pa.schema(
         ("source_height", pa.int32()),
         ("source_bytes", pa.int64()),
         ("source_sha256", pa.string()),
+        ("colorfulness", pa.float64()),
+        ("motion", pa.float64()),  # null: not measured
+        ("crop", pa.list_(pa.int32())),  # left, top, width, height; empty: nothing was cut
+        ("picture_hash", pa.list_(pa.string())),
         ("picture_offsets", pa.list_(pa.int64())),
         ("picture_sizes", pa.list_(pa.int64())),
         ("sound_offset", pa.int64()),
         ("sound_size", pa.int64()),
     ]
 )
+INDEX_COLUMNS: tuple[str, ...] = tuple(INDEX_SCHEMA.names)
 """Columns of the index; offsets and sizes are those of the members' contents in the tars."""
 
 
@@ -98,15 +106,6 @@ class Counts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RejectedClip:
-    """A clip that is in no shard, and why."""
-
-    key: str
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class LeakedVideo:
     """A video that the annotations have in several splits."""
 
@@ -126,7 +125,6 @@ class Manifest:
     shards: tuple[ShardEntry, ...]
     index: IndexEntry
     counts: Counts
-    rejections: tuple[RejectedClip, ...]
     leaks: tuple[LeakedVideo, ...]
     versions: dict[str, str]
     """Of the libraries that decode and encode."""
@@ -184,10 +182,11 @@ def load_index(place: str, manifest: Manifest) -> pa.Table:
     return pq.read_table(pa.BufferReader(content), schema=INDEX_SCHEMA)
 
 
-def encode_index(rows: Sequence[dict[str, Any]]) -> bytes:
-    """Rows with the columns of ``INDEX_SCHEMA`` as Parquet: the same bytes for the same rows."""
+def encode_index(columns: Mapping[str, Sequence[object]]) -> bytes:
+    """The columns of ``INDEX_SCHEMA`` as Parquet: the same bytes for the same values."""
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=INDEX_SCHEMA), sink, compression="zstd")
+    table = pa.Table.from_pydict(dict(columns), schema=INDEX_SCHEMA)
+    pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 

@@ -1,7 +1,7 @@
 """Samples -> one shard: two plain tars, same keys, same order, the same bytes each time.
 
 ``<name>.picture.tar`` holds ``<key>.0.jpg``, ``<key>.1.jpg``, ...; ``<name>.sound.tar`` holds
-``<key>.flac``, of zero bytes where a sample has no usable sound. Both are webdataset's format.
+``<key>.wav``, of zero bytes where a sample has no usable sound. Both are webdataset's format.
 Reading streams: nothing is extracted, and a member that is no plain file of a known kind is
 refused.
 """
@@ -23,7 +23,7 @@ MAX_MEMBER_BYTES = 1 << 28
 """No picture or sound of ours comes near this; a larger member is refused."""
 
 _PICTURE = re.compile(r"([^./]+)\.(\d+)\.jpg")
-_SOUND = re.compile(r"([^./]+)\.flac")
+_SOUND = re.compile(r"([^./]+)\.wav")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ def write_shard(samples: Iterable[Sample], folder: Path, name: str) -> WrittenSh
                     for position, picture in enumerate(sample.pictures)
                 ),
                 picture_sizes=tuple(len(picture) for picture in sample.pictures),
-                sound_offset=_add(sound_tar, sounds, f"{sample.key}.flac", sample.sound),
+                sound_offset=_add(sound_tar, sounds, f"{sample.key}.wav", sample.sound),
                 sound_size=len(sample.sound),
             )
     picture, sound = (_record(path) for path in paths)

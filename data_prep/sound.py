@@ -1,4 +1,4 @@
-"""Sound of a media file -> mono PCM at a set rate, its level, and FLAC.
+"""Sound of a media file -> mono PCM at a set rate, its level, and WAV files.
 
 Also the one place where a media file is opened: from memory, with demuxers of files only, so that a
 playlist named ``.mp4`` cannot make FFmpeg fetch anything.
@@ -113,12 +113,12 @@ def decode_track(
     return Track(waveform=np.clip(waveform[first:last], -1.0, 1.0))
 
 
-def encode_flac(waveform: NDArray[np.float32], sample_rate_hz: int) -> bytes:
-    """A mono waveform in [-1, 1] as 16-bit FLAC."""
+def encode_wav(waveform: NDArray[np.float32], sample_rate_hz: int) -> bytes:
+    """A mono waveform in [-1, 1] as a 16-bit WAV file."""
     stream = io.BytesIO()
     pcm = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
     write: Any = soundfile.write  # pyright: ignore[reportUnknownMemberType]
-    write(stream, pcm, sample_rate_hz, format="FLAC", subtype="PCM_16")
+    write(stream, pcm, sample_rate_hz, format="WAV", subtype="PCM_16")
     return stream.getvalue()
 
 
@@ -175,8 +175,18 @@ class _Decoder:
         return np.concatenate(self._parts), self._begins_s or 0.0
 
     def _resample(self, frame: AudioFrame | None) -> None:
-        for resampled in self._resampler.resample(frame):
+        for resampled in self._resampler.resample(frame and _mono(frame)):
             self._parts.append(np.asarray(resampled.to_ndarray(), np.float32).reshape(-1))
+
+
+def _mono(frame: AudioFrame) -> AudioFrame:
+    """Stereo as its mean, which FFmpeg would only take after resampling both channels."""
+    if (frame.format.name, frame.layout.name) != ("fltp", "stereo"):
+        return frame
+    mean = np.asarray(frame.to_ndarray(), np.float32).mean(axis=0, keepdims=True)
+    mono = AudioFrame.from_ndarray(mean, format="fltp", layout="mono")
+    mono.sample_rate = frame.sample_rate
+    return mono
 
 
 def _overlapping(packets: Sequence[AnyPacket], start_s: float, end_s: float) -> list[AnyPacket]:

@@ -75,6 +75,11 @@ def local_path(place: str) -> Path:
     return Path(unquote(parts.path))
 
 
+def absolute(place: str) -> str:
+    """A place that means the same in every process, whatever its working directory."""
+    return str(local_path(place).absolute()) if is_local(place) else place
+
+
 def join(place: str, *names: str) -> str:
     """The place of something below ``place``; a URI keeps its query."""
     if _scheme(place) == "":

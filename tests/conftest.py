@@ -159,10 +159,12 @@ def write_clip(
     codec: str = "h264",
     pixel_format: str = "yuv420p",
     video_options: dict[str, str] | None = None,
+    edit: Callable[[np.ndarray, int], np.ndarray] = lambda image, number: image,
 ) -> Path:
     """Writes a clip whose frames show their own number: bit k of it is the k-th of eight bars.
 
-    With ``color`` the frames are of that one RGB colour instead. ``tone_hz=None``: no sound stream.
+    With ``color`` the frames are of that one RGB colour instead; ``edit`` changes each picture.
+    ``tone_hz=None``: no sound stream.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
@@ -175,7 +177,7 @@ def write_clip(
             stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
             stream.gop_size = key_interval
             stream.time_base = Fraction(1, fps)
-            streams.append((stream, _frames(round(seconds * fps), width, height, color)))
+            streams.append((stream, _frames(round(seconds * fps), width, height, color, edit)))
         if tone_hz is not None:
             sound = container.add_stream("aac", rate=sound_rate_hz, layout=layout)
             length_s = seconds if sound_s is None else sound_s
@@ -188,7 +190,11 @@ def write_clip(
 
 
 def _frames(
-    count: int, width: int, height: int, color: tuple[int, int, int] | None
+    count: int,
+    width: int,
+    height: int,
+    color: tuple[int, int, int] | None,
+    edit: Callable[[np.ndarray, int], np.ndarray],
 ) -> Iterator[av.VideoFrame]:
     for number in range(count):
         image = np.zeros((height, width, 3), np.uint8)
@@ -197,7 +203,7 @@ def _frames(
             image[:, left:right] = 230 if number >> bit & 1 else 25
         if color is not None:
             image[:] = color
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame = av.VideoFrame.from_ndarray(edit(image, number), format="rgb24")
         frame.pts = number
         yield frame
 

@@ -177,11 +177,6 @@ def storage_parent(place: str) -> str:
     return f"{before}{mark}{query}"
 
 
-def absolute(place: str) -> str:
-    """A place that means the same in every worker, whatever its working directory."""
-    return str(storage.local_path(place).absolute()) if storage.is_local(place) else place
-
-
 def _copy(source: Path, target: Path) -> None:
     shutil.copytree(source, target, dirs_exist_ok=True)
 

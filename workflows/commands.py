@@ -81,14 +81,28 @@ class Prepare(Command):
     """Short side of the pictures in pixels; smaller frames are never enlarged."""
     pictures: Count = 1
     """Pictures taken from each clip, evenly spread over it."""
+    frames: Literal["exact", "keyframe"] = "exact"
+    """'exact': the frame on screen at that time; 'keyframe': the key frame nearest to it, which is
+    faster (where none is near, the exact one)."""
+    sound_s: Annotated[float | None, arg(metavar="S", help_behavior_hint="")] = None
+    """Seconds of sound, around the middle of the clip; all of it if absent."""
+    cut_letterbox: bool = False
+    """Cut black bars away."""
     require_sound: bool = False
     """Reject clips without usable sound instead of writing them as such."""
+    min_colorfulness: Annotated[float | None, arg(metavar="X", help_behavior_hint="")] = None
+    """Reject grey clips: those whose most colourful picture has less (10 is a good start)."""
+    min_motion: Annotated[float | None, arg(metavar="X", help_behavior_hint="")] = None
+    """Reject still clips: those that change by fewer levels of 255 (1 is a good start)."""
+    exclude: Files = ()
+    """Lists of clips to leave out, CSV with 'name,reason': a key, video id or file name each."""
     clips_per_shard: Count = 128
     """About how many clips lie in one shard; kept as it is when a data set is continued."""
     max_rejected_share: Number = 0.2
     """Fail if a larger share of the clips is rejected."""
     workers: MaybeCount = None
-    """Shards that are built at the same time; all processors of the cluster if absent."""
+    """Shards that are decoded at the same time; all processors of the cluster if absent; 0: one
+    after the other in this process, without Ray."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -229,5 +229,5 @@ def _track(
         files = [Path(folder, name) for name in content]
         for file in files:
             file.write_bytes(content[file.name])
-        tracker = tracking.Tracker(uri, checkpoints.absolute(run))
+        tracker = tracking.Tracker(uri, storage.absolute(run))
         tracker.evaluated(subject.record.stage, figures_alone, files)

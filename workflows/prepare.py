@@ -1,56 +1,126 @@
 """``aiaic prepare``: clips -> shards, as shard-sized pieces of work that Ray Data hands out."""
 
 import dataclasses
-import functools
-import json
 import logging
-import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import ray.data
-from pydantic import TypeAdapter
-from ray.data import DataContext, TaskPoolStrategy
 from tqdm import tqdm
 
-from data_prep import build, catalog
-from data_prep.build import BuildSettings, PlannedShard, ShardRecord
+from data_prep import build, catalog, exclusions, plan, publication, records, storage
 from data_prep.catalog import Catalog, Clip
+from data_prep.decoder import Decoder
 from data_prep.manifest import Manifest
-from data_prep.media import MediaSettings
-from workflows import checkpoints, cluster, verify
+from data_prep.plan import BuildSettings, PlannedShard
+from data_prep.quality import Filters
+from data_prep.records import ShardRecord
+from data_prep.sample import MediaSettings
+from workflows import verify
 from workflows.commands import Outcome, Prepare, flat
 
 log = logging.getLogger(__name__)
-
-_ATTEMPTS = 3
 
 
 def run(options: Prepare) -> Outcome:
     """Carry out the command."""
     found = read_catalog(options)
-    settings = BuildSettings(
-        media=MediaSettings(
-            size_px=options.size_px,
-            pictures=options.pictures,
-            require_sound=options.require_sound,
-        ),
-        clips_per_shard=options.clips_per_shard,
-        max_rejected_share=options.max_rejected_share,
-    )
-    built, reused = prepare(found, settings, options.out, options.workers)
+    built, reused = prepare(found, build_settings(options), options.out, options.workers)
     values = {"out": options.out, "reused_shards": reused} | verify.counts(built)
     standing = f" ({reused} of these stood already)" if reused else ""
     return Outcome(values=values, text=f"{options.out}: {verify.in_words(built)}{standing}")
 
 
 def read_catalog(options: Prepare) -> Catalog:
-    """The clips to read, by the kind of annotations.
+    """The clips to read, by the kind of annotations, without those on exclusion lists.
 
     Raises:
-        ValueError: annotations or split files are missing, too many, or malformed.
-        FileNotFoundError: annotations or clips are not there.
+        ValueError: annotations, split files or lists are missing, too many, or malformed.
+        FileNotFoundError: annotations, lists or clips are not there.
     """
-    clips, splits = checkpoints.absolute(options.clips), flat(options.splits)
+    found = _annotated(options)
+    for place in flat(options.exclude):
+        found = exclusions.exclude(found, exclusions.read_exclusions(place))
+    return found
+
+
+def build_settings(options: Prepare) -> BuildSettings:
+    """The configuration that the command's options ask for."""
+    return BuildSettings(
+        media=MediaSettings(
+            size_px=options.size_px,
+            pictures=options.pictures,
+            frames=options.frames,
+            sound_s=options.sound_s,
+            cut_letterbox=options.cut_letterbox,
+            measure_motion=options.min_motion is not None,
+        ),
+        filters=Filters(
+            require_sound=options.require_sound,
+            min_colorfulness=options.min_colorfulness,
+            min_motion=options.min_motion,
+        ),
+        clips_per_shard=options.clips_per_shard,
+        max_rejected_share=options.max_rejected_share,
+    )
+
+
+def prepare(
+    found: Catalog, settings: BuildSettings, out: str, workers: int | None = None
+) -> tuple[Manifest, int]:
+    """Build the shards of a catalog; those that stand already are left as they are.
+
+    Ray is started only if there is something to build.
+
+    Args:
+        found: the clips.
+        settings: of the build.
+        out: place of the shards.
+        workers: shards decoded at the same time; None: one per processor of the cluster; 0: in
+            this process, without Ray.
+
+    Returns:
+        The manifest, and the number of shards that stood already.
+
+    Raises:
+        ValueError: too many clips were rejected.
+        OSError: a store fails again and again, or another build has published there meanwhile.
+    """
+    out = storage.absolute(out)
+    expected = publication.standing_manifest(out)
+    planned = plan.plan(found.clips, plan.choose_shard_count(len(found.clips), settings, out))
+    standing = records.find_standing(planned, settings, out)
+    missing = [shard for shard in planned if shard.index not in standing]
+    if workers == 0:
+        building = build.build_shards(missing, settings, out)
+    else:
+        building = _build_on_ray(missing, settings, out, workers)
+    built = [*standing.values(), *_shown(building, missing)]
+    manifest = publication.publish_manifest(found, built, settings, out, expected=expected)
+    return manifest, len(standing)
+
+
+class ShardBuilder:
+    """What a worker of Ray keeps: one decoder, for the shards that it builds two at a time."""
+
+    def __init__(self, settings: BuildSettings, out: str) -> None:
+        self.settings = settings
+        self.out = out
+        self.decoder = Decoder(settings.media)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """One shard's record, or why it could not be stored, both as plain text."""
+        clips = tuple(Clip(**clip) for clip in row["clips"])
+        shard = PlannedShard(index=row["index"], shard_count=row["shard_count"], clips=clips)
+        try:
+            record = build.build_shard(shard, self.settings, self.out, self.decoder)
+        except OSError as error:
+            failure = f"shard {shard.index} could not be built in '{self.out}': {error}"
+            return {"record": b"", "failure": failure}
+        return {"record": records.encode(record), "failure": ""}
+
+
+def _annotated(options: Prepare) -> Catalog:
+    clips, splits = storage.absolute(options.clips), flat(options.splits)
     if splits and options.dataset != "ave":
         raise ValueError(f"--splits is for --dataset ave, not {options.dataset}")
     if options.dataset == "folder":
@@ -64,74 +134,50 @@ def read_catalog(options: Prepare) -> Catalog:
     return catalog.read_vggsound(options.annotations, clips)
 
 
-def prepare(
-    found: Catalog, settings: BuildSettings, out: str, workers: int | None = None
-) -> tuple[Manifest, int]:
-    """Build the shards of a catalog; those that stand already are left as they are.
-
-    Args:
-        found: the clips.
-        settings: of the build.
-        out: place of the shards.
-        workers: shards built at the same time; None: one per processor of the cluster.
-
-    Returns:
-        The manifest, and the number of shards that stood already.
-
-    Raises:
-        ValueError: too many clips were rejected.
-        OSError: a store fails again and again.
-    """
-    out = checkpoints.absolute(out)
-    shard_count = build.choose_shard_count(len(found.clips), settings, out)
-    planned = build.plan(found.clips, shard_count)
-    with cluster.connected(cpus=workers):
-        records = _build_on_ray(planned, settings.media, out, workers)
-    reused = sum(record.reused for record in records)
-    return build.publish_manifest(found, records, settings, out), reused
-
-
 def _build_on_ray(
-    planned: tuple[PlannedShard, ...], media: MediaSettings, out: str, workers: int | None
-) -> list[ShardRecord]:
-    """One row = one shard; each row is a task of its own, wherever there is a processor."""
-    _tame(DataContext.get_current())
-    rows = ray.data.from_items(
-        [dataclasses.asdict(shard) for shard in planned], override_num_blocks=len(planned)
-    )
-    records = rows.map(
-        functools.partial(_build_row, media, out),
-        compute=TaskPoolStrategy(size=workers),
-        num_cpus=1,
-    )
-    built: list[ShardRecord] = []
-    adapter = TypeAdapter(ShardRecord)
-    with tqdm(total=sum(len(s.clips) for s in planned), desc="prepare", unit="clip") as bar:
-        for row in records.iter_rows():
+    planned: Sequence[PlannedShard], settings: BuildSettings, out: str, workers: int | None
+) -> Iterator[ShardRecord]:
+    """One row = one shard; a worker takes the next wherever there is a processor."""
+    if not planned:
+        return
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    from workflows import cluster
+
+    with cluster.connected(cpus=workers):
+        _tame(ray.data.DataContext.get_current())
+        size = min(workers or cluster.cpus(), len(planned))
+        rows = ray.data.from_items(
+            [dataclasses.asdict(shard) for shard in planned], override_num_blocks=len(planned)
+        ).map(
+            ShardBuilder,  # pyright: ignore[reportArgumentType] (Ray makes it itself)
+            fn_constructor_args=(settings, out),
+            compute=ActorPoolStrategy(
+                size=size,
+                max_tasks_in_flight_per_actor=build.SHARDS_AT_ONCE,
+                max_concurrent_calls_per_actor=build.SHARDS_AT_ONCE,
+                enable_true_multi_threading=True,
+            ),
+            num_cpus=1,
+        )
+        for row in rows.iter_rows():
             if row["failure"]:
                 raise OSError(row["failure"])
-            built.append(adapter.validate_json(row["record"]))
-            bar.update(len(built[-1].rows))
-    return built
+            yield records.decode(row["record"])
 
 
-def _build_row(media: MediaSettings, out: str, row: dict[str, Any]) -> dict[str, Any]:
-    """One shard's record, or why it could not be stored, both as plain text."""
-    clips = tuple(Clip(**clip) for clip in row["clips"])
-    shard = PlannedShard(index=row["index"], shard_count=row["shard_count"], clips=clips)
-    failure = ""
-    for attempt in range(_ATTEMPTS):
-        time.sleep(attempt)  # a store may be away for a moment
-        try:
-            record = build.build_shard(shard, media, out)
-        except OSError as error:
-            failure = f"shard {shard.index} could not be stored in '{out}': {error}"
-        else:
-            return {"record": json.dumps(dataclasses.asdict(record)), "failure": ""}
-    return {"record": "", "failure": failure}
+def _shown(
+    building: Iterable[ShardRecord], planned: Sequence[PlannedShard]
+) -> Iterator[ShardRecord]:
+    total = sum(len(shard.clips) for shard in planned)
+    with tqdm(total=total, desc="prepare", unit="clip", disable=not planned) as bar:
+        for record in building:
+            bar.update(len(record.rows))
+            yield record
 
 
-def _tame(context: DataContext) -> None:
+def _tame(context: Any) -> None:
     """A block that fails is never dropped; one progress bar of ours instead of Ray's."""
     context.max_errored_blocks = 0
     context.enable_progress_bars = False

@@ -16,10 +16,10 @@ def run(options: Train) -> Outcome:
     job = Job(
         stages=checkpoints.STAGES if options.stage == "all" else (int(options.stage),),
         recipe=recipes.load(options.recipe, options.config, flat(options.overrides)),
-        shards=checkpoints.absolute(options.shards),
+        shards=storage.absolute(options.shards),
         split=options.split,
-        out=checkpoints.absolute(options.out),
-        init=options.init and checkpoints.absolute(options.init),
+        out=storage.absolute(options.out),
+        init=options.init and storage.absolute(options.init),
     )
     finished = train(job, options.workers, _GPU[options.gpu], options.tracking_uri)
     values = {

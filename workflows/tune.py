@@ -71,7 +71,7 @@ def run(options: Tune) -> Outcome:
     recipe = recipes.load(options.recipe, options.config, flat(options.overrides))
     chosen = space.read(options.space)
     domains = space.domains(chosen, recipe)
-    out, shards = checkpoints.absolute(options.out), checkpoints.absolute(options.shards)
+    out, shards = storage.absolute(options.out), storage.absolute(options.shards)
     if options.trials < 1:
         raise ValueError(f"{options.trials} trials: give at least 1")
     if not batches.open_samples(shards, options.split).validation:
@@ -119,7 +119,7 @@ def trial_recipe(recipe: Recipe, steps: int | None, found: Mapping[str, Any]) ->
 def _stage1(options: Tune, recipe: Recipe, shards: str, out: str) -> str:
     """Place of the stage-1 checkpoint that all trials start from."""
     if options.init is not None:
-        init = checkpoints.absolute(options.init)
+        init = storage.absolute(options.init)
         job = Job(
             stages=(2,), recipe=recipe, shards=shards, split=options.split, out=out, init=init
         )

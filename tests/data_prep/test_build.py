@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,14 @@ from pathlib import Path
 import pytest
 
 from data_prep import build as building
-from data_prep import storage
-from data_prep.build import BuildSettings, build, build_shard, plan, publish_manifest
-from data_prep.catalog import Catalog, Clip, read_folder, read_vggsound
+from data_prep import publication, records, storage
+from data_prep.build import build, build_shards
+from data_prep.catalog import Catalog, Clip, ExcludedClip, read_folder, read_vggsound
 from data_prep.manifest import INDEX_SCHEMA, load_index, load_manifest, picture_place, verify
-from data_prep.media import MediaSettings
+from data_prep.plan import BuildSettings, choose_shard_count, plan
+from data_prep.publication import publish_manifest, standing_manifest
+from data_prep.quality import Filters
+from data_prep.sample import MediaSettings
 from data_prep.shard import read_shard
 from data_prep.splits import shard_of
 
@@ -77,9 +81,6 @@ def test_every_clip_is_accounted_for(world, tmp_path):
     counts = manifest.counts
     assert (counts.read, counts.written, counts.with_sound) == (18, 15, 14)
     assert counts.rejected == {"missing": 1, "too_short": 1, "undecodable": 1}
-    rejected = {(row.key.rpartition("_")[0], row.reason) for row in manifest.rejections}
-    assert rejected == set(BROKEN)
-    assert all(row.detail for row in manifest.rejections)
     assert load_manifest(out) == manifest
     assert load_manifest(out).digest == manifest.digest
     assert verify(out) == manifest
@@ -87,7 +88,10 @@ def test_every_clip_is_accounted_for(world, tmp_path):
     table = load_index(out, manifest)
     assert table.schema.equals(INDEX_SCHEMA)
     rows = table.to_pylist()
-    assert [row["key"] for row in rows] == [clip.key for clip in catalog_of(world).clips]
+    assert [row["key"] for row in rows] == sorted(clip.key for clip in catalog_of(world).clips)
+    rejected = [row for row in rows if row["fate"] != "written"]
+    assert {(row["youtube_id"], row["fate"]) for row in rejected} == set(BROKEN)
+    assert all(row["detail"] for row in rejected)
     assert {row["label"] for row in rows} == {"dog, barking", "cat"}
     written = [row for row in rows if row["fate"] == "written"]
     assert all(len(row["picture_sizes"]) == 2 for row in written)
@@ -116,11 +120,10 @@ def test_the_index_leads_to_each_samples_bytes(world, tmp_path):
 def test_two_builds_are_byte_identical_in_any_order(world, tmp_path):
     catalog = catalog_of(world)
     build(catalog, SETTINGS, str(tmp_path / "one"))
-    backwards = [
-        build_shard(planned, SETTINGS.media, str(tmp_path / "two"))
-        for planned in plan(catalog.clips[::-1], 3)[::-1]
-    ]
-    publish_manifest(catalog, backwards, SETTINGS, str(tmp_path / "two"))
+    two = str(tmp_path / "two")
+    backwards = [*build_shards(plan(catalog.clips[::-1], 3)[::-1], SETTINGS, two)]
+    mixed = Catalog(clips=catalog.clips[::-1], leaks=())
+    publish_manifest(mixed, backwards, SETTINGS, two, expected=None)
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     assert not list((tmp_path / "one").rglob(".*"))
 
@@ -128,13 +131,27 @@ def test_two_builds_are_byte_identical_in_any_order(world, tmp_path):
 def rebuilt(
     catalog: Catalog, settings: BuildSettings, out: Path, shard_count: int = 3
 ) -> list[int]:
-    """Shards that a build made anew."""
-    records = [build_shard(p, settings.media, str(out)) for p in plan(catalog.clips, shard_count)]
-    publish_manifest(catalog, records, settings, str(out))
-    return [record.index for record in records if not record.reused]
+    """Numbers of the shards whose clips a build decoded."""
+    decoded: list[int] = []
+    real = building._samples
+
+    def noting(planned, *others):
+        decoded.append(planned.index)
+        return real(planned, *others)
+
+    settings = dataclasses.replace(settings, shards=shard_count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, "_samples", noting)
+        build(catalog, settings, str(out))
+    return sorted(decoded)
 
 
-def test_a_second_build_makes_only_what_changed(world, tmp_path, make_clip):
+def clips_with(catalog: Catalog, key: str, **changes: object) -> Catalog:
+    clips = (dataclasses.replace(c, **changes) if c.key == key else c for c in catalog.clips)
+    return dataclasses.replace(catalog, clips=tuple(clips))
+
+
+def test_a_second_build_makes_only_what_changed(world, tmp_path):
     catalog = catalog_of(world)
     assert rebuilt(catalog, SETTINGS, tmp_path) == [0, 1, 2]
     before = files_of(tmp_path)
@@ -145,12 +162,65 @@ def test_a_second_build_makes_only_what_changed(world, tmp_path, make_clip):
     assert rebuilt(Catalog(clips=tuple(relabelled), leaks=()), SETTINGS, tmp_path) == []
     assert {row["label"] for row in load_index_rows(tmp_path)} == {"x"}
 
-    changed = (dataclasses.replace(catalog.clips[0], stamp="1:2"), *catalog.clips[1:])
-    touched = shard_of(catalog.clips[0].youtube_id, 3)
-    assert rebuilt(Catalog(clips=changed, leaks=()), SETTINGS, tmp_path) == [touched]
+    first = catalog.clips[0]
+    repaired = clips_with(catalog, first.key, uri=catalog.clips[4].uri, stamp="1:2")
+    assert rebuilt(repaired, SETTINGS, tmp_path) == [shard_of(first.youtube_id, 3)]
     other = dataclasses.replace(SETTINGS, media=MediaSettings(size_px=48, pictures=2))
     assert rebuilt(catalog, other, tmp_path) == [0, 1, 2]
     verify(str(tmp_path))
+
+
+def test_another_version_of_schema_or_library_rebuilds_all(world, tmp_path, monkeypatch):
+    catalog = catalog_of(world)
+    build(catalog, SETTINGS, str(tmp_path))
+    monkeypatch.setattr(records, "SCHEMA_VERSION", 99)
+    shards = plan(catalog.clips, 3)
+    assert records.find_standing(shards, SETTINGS, str(tmp_path)) == {}
+    monkeypatch.undo()
+    assert len(records.find_standing(shards, SETTINGS, str(tmp_path))) == 3
+    monkeypatch.setattr(records, "versions", lambda: {"av": "99"})
+    assert records.find_standing(shards, SETTINGS, str(tmp_path)) == {}
+
+
+def test_a_copied_data_set_is_read_but_not_built_again(world, tmp_path):
+    """Other times, the same content: only the records change."""
+    build(catalog_of(world), SETTINGS, str(tmp_path / "out"))
+    before = files_of(tmp_path / "out")
+    shutil.copytree(world / "clips", tmp_path / "clips", copy_function=shutil.copyfile)
+    moved = catalog_of(world, str(tmp_path / "clips"))
+    assert records.find_standing(plan(moved.clips, 3), SETTINGS, str(tmp_path / "out")) == {}
+    assert rebuilt(moved, SETTINGS, tmp_path / "out") == []
+    assert files_of(tmp_path / "out") == before
+    assert len(records.find_standing(plan(moved.clips, 3), SETTINGS, str(tmp_path / "out"))) == 3
+
+
+def test_a_filter_rebuilds_just_the_shards_in_which_a_clips_fate_changes(world, tmp_path):
+    catalog = catalog_of(world)
+    build(catalog, SETTINGS, str(tmp_path))
+    silent = {c.youtube_id for c in catalog.clips if c.start_s % 8 == 7}
+    strict = dataclasses.replace(
+        SETTINGS, filters=Filters(require_sound=True), max_rejected_share=0.5
+    )
+    expected = sorted({shard_of(youtube_id, 3) for youtube_id in silent})
+    assert expected != [0, 1, 2]
+    assert rebuilt(catalog, strict, tmp_path) == expected
+    assert rebuilt(catalog, SETTINGS, tmp_path) == expected
+
+
+def test_clips_left_out_are_listed_and_touch_only_their_shard(world, tmp_path):
+    catalog = catalog_of(world)
+    build(catalog, SETTINGS, str(tmp_path))
+    gone = catalog.clips[2]
+    fewer = Catalog(
+        clips=tuple(clip for clip in catalog.clips if clip is not gone),
+        excluded=(ExcludedClip(clip=gone, reason="excluded", detail="a title card"),),
+        leaks=(),
+    )
+    assert rebuilt(fewer, SETTINGS, tmp_path) == [shard_of(gone.youtube_id, 3)]
+    counts = verify(str(tmp_path)).counts
+    assert (counts.read, counts.written, counts.rejected["excluded"]) == (18, 14, 1)
+    (row,) = [row for row in load_index_rows(tmp_path) if row["key"] == gone.key]
+    assert (row["fate"], row["detail"], row["shard"]) == ("excluded", "a title card", "")
 
 
 def load_index_rows(out: Path) -> list[dict]:
@@ -174,12 +244,12 @@ def test_a_lost_or_shortened_tar_or_record_is_made_again(world, tmp_path):
 def test_the_number_of_shards_is_kept_from_build_to_build(world, tmp_path):
     clips = catalog_of(world).clips
     free = BuildSettings(clips_per_shard=6)
-    assert building.choose_shard_count(len(clips), free, str(tmp_path)) == 3
-    assert building.choose_shard_count(1, free, str(tmp_path)) == 1
+    assert choose_shard_count(len(clips), free, str(tmp_path)) == 3
+    assert choose_shard_count(1, free, str(tmp_path)) == 1
     build(catalog_of(world), SETTINGS, str(tmp_path))
-    assert building.choose_shard_count(10_000, free, str(tmp_path)) == 3
+    assert choose_shard_count(10_000, free, str(tmp_path)) == 3
     more = BuildSettings(shards=5)
-    assert building.choose_shard_count(10_000, more, str(tmp_path)) == 5
+    assert choose_shard_count(10_000, more, str(tmp_path)) == 5
 
 
 def test_too_many_rejections_end_the_build_without_a_manifest(world, tmp_path):
@@ -199,8 +269,11 @@ def test_a_build_of_which_nothing_is_left_fails_at_any_budget(tmp_path):
 
 
 def test_required_sound_rejects_silent_clips(world, tmp_path):
-    strict = MediaSettings(size_px=32, require_sound=True)
-    settings = BuildSettings(media=strict, max_rejected_share=0.5)
+    settings = BuildSettings(
+        media=MediaSettings(size_px=32),
+        filters=Filters(require_sound=True),
+        max_rejected_share=0.5,
+    )
     counts = build(catalog_of(world), settings, str(tmp_path)).counts
     assert (counts.written, counts.rejected["no_sound"]) == (14, 1)
 
@@ -211,7 +284,7 @@ def test_loading_what_is_no_set_says_so(world, tmp_path):
     (tmp_path / "manifest.json").write_text('{"schema_version": 99}')
     with pytest.raises(ValueError, match="schema version 99"):
         load_manifest(str(tmp_path))
-    for damaged in ("{", "[]", '{"schema_version": 1}'):
+    for damaged in ("{", "[]", '{"schema_version": 2}'):
         (tmp_path / "manifest.json").write_text(damaged)
         with pytest.raises(ValueError, match="damaged"):
             load_manifest(str(tmp_path))
@@ -253,28 +326,40 @@ def edit_manifest(out: Path, keys: list, value: object) -> None:
 
 
 def test_verify_finds_an_index_that_points_elsewhere(world, tmp_path, monkeypatch):
-    real = building._index_row
+    real = publication._columns
 
-    def shifted(clip, row):
-        columns = real(clip, row)
-        if columns["sound_size"]:
-            columns["sound_offset"] += 512
+    def shifted(rows):
+        columns = real(rows)
+        columns["sound_offset"] = [offset + 512 for offset in columns["sound_offset"]]
         return columns
 
-    monkeypatch.setattr(building, "_index_row", shifted)
+    monkeypatch.setattr(publication, "_columns", shifted)
     build(catalog_of(world), SETTINGS, str(tmp_path))
     with pytest.raises(ValueError, match="the index has"):
         verify(str(tmp_path))
 
 
+def test_of_two_builds_at_once_one_wins_and_the_other_says_so(world, tmp_path):
+    catalog, out = catalog_of(world), str(tmp_path)
+    expected = standing_manifest(out)
+    mine = [*build_shards(plan(catalog.clips, 3), SETTINGS, out)]
+    other = dataclasses.replace(SETTINGS, media=MediaSettings(size_px=48))
+    winner = build(catalog, other, out)
+    with pytest.raises(storage.ConflictError, match="another build has published"):
+        publish_manifest(catalog, mine, SETTINGS, out, expected=expected)
+    assert verify(out) == winner
+
+
 KILLED = """
 import sys
-from data_prep.build import BuildSettings, build
+from data_prep.build import build
 from data_prep.catalog import read_vggsound
-from data_prep.media import MediaSettings
+from data_prep.plan import BuildSettings
+from data_prep.sample import MediaSettings
 world, out = sys.argv[1:]
 settings = BuildSettings(media=MediaSettings(size_px=32, pictures=2), shards=3)
-build(read_vggsound(world + "/vggsound.csv", world + "/clips"), settings, out)
+if __name__ == "__main__":
+    build(read_vggsound(world + "/vggsound.csv", world + "/clips"), settings, out)
 """
 
 
@@ -302,13 +387,13 @@ def test_a_killed_build_publishes_nothing_and_goes_on(world, tmp_path):
 
 
 def test_a_store_that_fails_ends_the_build_instead_of_rejecting(world, tmp_path, monkeypatch):
-    def fail(place):
+    def fail(local_file, place):
         raise OSError("the network is down")
 
-    catalog = catalog_of(world)
-    monkeypatch.setattr(storage, "read_bytes", fail)
+    monkeypatch.setattr(storage, "publish", fail)
     with pytest.raises(OSError, match="network is down"):
-        build_shard(plan(catalog.clips, 1)[0], SETTINGS.media, str(tmp_path))
+        build(catalog_of(world), SETTINGS, str(tmp_path))
+    assert not (tmp_path / "manifest.json").exists()
 
 
 def test_from_bucket_to_bucket(world, tmp_path, s3_place):
@@ -317,8 +402,7 @@ def test_from_bucket_to_bucket(world, tmp_path, s3_place):
     out = storage.join(s3_place, "out")
     manifest = build(catalog, SETTINGS, out)
     assert verify(out) == manifest == build(catalog_of(world), SETTINGS, str(tmp_path))
-    records = [build_shard(p, SETTINGS.media, out) for p in plan(catalog.clips, 3)]
-    assert all(record.reused for record in records)
+    assert len(records.find_standing(plan(catalog.clips, 3), SETTINGS, out)) == 3
 
 
 def test_a_plain_folder_of_clips(world, tmp_path):

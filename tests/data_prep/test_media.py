@@ -12,6 +12,7 @@ from PIL import Image
 
 from data_prep.catalog import Clip
 from data_prep.media import MediaSettings, Rejection, Sample, read_clip, read_sound
+from data_prep.quality import Filters, judge
 
 SETTINGS = MediaSettings(size_px=None)
 
@@ -100,6 +101,35 @@ def test_the_window_of_an_event_holds_its_picture_and_its_sound(make_clip, tmp_p
     assert np.abs(part[800:-800] - whole[32000 + 800 : 80000 - 800]).max() < 0.03
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_nearest_key_frame_is_taken_where_one_is_near(make_clip, tmp_path, count):
+    path = make_clip(tmp_path / "a.mp4", seconds=6.0, key_interval=7, video_options={"bf": "2"})
+    sample = read(path, MediaSettings(size_px=None, frames="keyframe", pictures=count))
+    for requested, actual, content in zip(
+        sample.requested_s, sample.actual_s, sample.pictures, strict=True
+    ):
+        number = number_of(content)
+        assert number % 7 == 0
+        assert actual == pytest.approx(number / 10)
+        assert abs(actual - requested) <= 0.35 + 1e-9
+
+
+def test_frame_0_is_no_stand_in_for_a_far_one(make_clip, tmp_path):
+    path = make_clip(tmp_path / "a.mp4", seconds=5.0, key_interval=250)
+    sample = read(path, MediaSettings(size_px=None, frames="keyframe"))
+    assert (sample.requested_s, sample.actual_s) == ((2.5,), (2.5,))
+    assert number_of(sample.pictures[0]) == 25
+
+
+def test_a_set_length_of_sound_lies_around_the_middle(make_clip, tmp_path):
+    path = make_clip(tmp_path / "a.mp4", seconds=6.0)
+    whole, part = sound_of(read(path)), read(path, MediaSettings(size_px=None, sound_s=2.0))
+    assert (part.sound_start_s, part.sound_s) == (2.0, 2.0)
+    assert np.abs(sound_of(part)[800:-800] - whole[32000 + 800 : 64000 - 800]).max() < 0.03
+    event = read(path, MediaSettings(size_px=None, sound_s=2.0), start_s=4.5, end_s=6.0)
+    assert (event.sound_start_s, event.sound_s) == (4.5, 1.5)
+
+
 @pytest.mark.parametrize(
     ("window", "reason"), [((3.0, 3.0), "too_short"), ((9.0, 12.0), "too_short")]
 )
@@ -152,6 +182,69 @@ def test_the_colour_matrix_of_the_file_is_heeded(make_clip, tmp_path):
     mean = picture(read(path).pictures[0]).reshape(-1, 3).mean(0)
     assert mean == pytest.approx(expected, abs=2)
     assert np.abs(expected - color).max() > 8
+
+
+def boxed(image: np.ndarray, *, top: int, left: int) -> np.ndarray:
+    image = image.copy()
+    image[:top] = image[-top or len(image) :] = 16
+    image[:, :left] = image[:, -left or image.shape[1] :] = 16
+    return image
+
+
+@pytest.mark.parametrize(("top", "left"), [(8, 0), (0, 12), (8, 12), (0, 0)])
+def test_black_bars_are_cut_where_that_is_asked_for(make_clip, tmp_path, top, left):
+    def box(frame: np.ndarray, number: int) -> np.ndarray:
+        return boxed(frame, top=top, left=left)
+
+    path = make_clip(tmp_path / "a.mp4", seconds=1.0, color=(180, 120, 60), edit=box)
+    sample = read(path, MediaSettings(size_px=None, cut_letterbox=True))
+    kept = (left, top, 96 - 2 * left, 64 - 2 * top)
+    assert bool(sample.crop) == bool(top or left)
+    if sample.crop:
+        assert sample.crop == pytest.approx(kept, abs=2)
+        assert (sample.width, sample.height) == sample.crop[2:]
+    assert picture(sample.pictures[0]).reshape(-1, 3).mean(0) == pytest.approx(
+        (180, 120, 60), abs=8
+    )
+    assert (read(path).width, read(path).crop) == (96, ())
+
+
+def test_a_dark_scene_is_no_letterbox(make_clip, tmp_path):
+    def lamp(frame: np.ndarray, number: int) -> np.ndarray:
+        dark = np.full_like(frame, 10)
+        dark[20:30, 40:60] = 200
+        return dark
+
+    path = make_clip(tmp_path / "a.mp4", seconds=1.0, edit=lamp)
+    assert read(path, MediaSettings(size_px=None, cut_letterbox=True)).crop == ()
+    black = make_clip(tmp_path / "b.mp4", seconds=1.0, color=(0, 0, 0))
+    assert read(black, MediaSettings(size_px=None, cut_letterbox=True)).crop == ()
+
+
+def test_motion_tells_a_still_clip_from_a_moving_one(make_clip, tmp_path):
+    settings = MediaSettings(size_px=None, measure_motion=True)
+    still = read(make_clip(tmp_path / "a.mp4", seconds=3.0, color=(180, 120, 60)), settings)
+    moving = read(make_clip(tmp_path / "b.mp4", seconds=3.0), settings)
+    assert still.motion is not None
+    assert moving.motion is not None
+    assert still.motion < 1
+    assert moving.motion > 10
+    filters = Filters(min_motion=1.0)
+    assert judge(moving, filters) is None
+    verdict = judge(still, filters)
+    assert verdict is not None
+    assert verdict[0] == "still"
+    assert read(tmp_path / "a.mp4").motion is None
+
+
+def test_colourfulness_tells_grey_from_colour(make_clip, tmp_path):
+    grey = read(make_clip(tmp_path / "a.mp4", seconds=1.0))
+    colour = read(make_clip(tmp_path / "b.mp4", seconds=1.0, color=(200, 40, 60)))
+    assert grey.colorfulness < 5
+    assert colour.colorfulness > 40
+    verdict = judge(grey, Filters(min_colorfulness=5.0))
+    assert verdict is not None
+    assert verdict[0] == "grey"
 
 
 def rotate(path: Path, matrix: tuple[int, ...]) -> None:
@@ -223,12 +316,8 @@ def test_sound_that_is_of_no_use_is_left_out_and_named(make_clip, tmp_path, soun
     sample = read(path)
     assert sample.sound_fate == fate
     assert bool(sample.sound) == (fate == "kept") == (sample.sound_s > 0)
-    strict = MediaSettings(size_px=None, require_sound=True)
-    if fate == "kept":
-        assert read(path, strict).sound
-    else:
-        refused = rejection(path, strict)
-        assert (refused.reason, refused.detail) == ("no_sound", fate)
+    verdict = judge(sample, Filters(require_sound=True))
+    assert verdict == (None if fate == "kept" else ("no_sound", fate))
 
 
 def test_reading_twice_gives_the_same_bytes(make_clip, tmp_path):
@@ -291,6 +380,8 @@ def test_a_file_that_is_cut_off_is_rejected(make_clip, tmp_path, packet_number, 
         ({"max_bytes": 1000}, "too_large"),
         ({"max_s": 1.5}, "too_long"),
         ({"max_aspect": 1.2}, "no_picture"),
+        ({"max_streams": 1}, "too_large"),
+        ({"max_packets": 30}, "too_large"),
     ],
 )
 def test_caps_are_kept(make_clip, tmp_path, caps, reason):
@@ -312,7 +403,14 @@ def test_a_file_with_damaged_bytes_never_raises(make_clip, tmp_path):
 
 
 def test_settings_out_of_range_are_refused():
-    for wrong in ({"size_px": 0}, {"pictures": 0}, {"jpeg_quality": 101}, {"sample_rate_hz": 1}):
+    wrongs = (
+        {"size_px": 0},
+        {"pictures": 0},
+        {"jpeg_quality": 101},
+        {"sample_rate_hz": 1},
+        {"sound_s": 0.1},
+    )
+    for wrong in wrongs:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             MediaSettings(**wrong)
 

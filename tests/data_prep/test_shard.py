@@ -20,8 +20,13 @@ def sample(key: str, pictures: int = 1, sound: bytes = b"sound") -> Sample:
         height=8,
         source_width=8,
         source_height=8,
+        crop=(),
+        colorfulness=20.0,
+        motion=None,
+        picture_hash=("0" * 16,) * pictures,
         sound=sound,
         sound_fate="kept" if sound else "absent",
+        sound_start_s=0.0,
         sound_s=1.0,
         rms_dbfs=-20.0,
         peak_dbfs=-10.0,
@@ -63,7 +68,7 @@ def test_webdataset_reads_both_tars(tmp_path):
     from webdataset.tariterators import group_by_keys, tar_file_iterator
 
     write_shard(SAMPLES, tmp_path, "s")
-    for kind, member in (("picture", "0.jpg"), ("sound", "flac")):
+    for kind, member in (("picture", "0.jpg"), ("sound", "wav")):
         with (tmp_path / f"s.{kind}.tar").open("rb") as stream:
             files = [{"__url__": "s", **item} for item in tar_file_iterator(stream)]
             groups = list(group_by_keys(files))

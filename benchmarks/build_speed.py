@@ -1,0 +1,137 @@
+"""What does a build cost over bare decoding, on one core?
+
+Sixty generated clips (640x360, 10 s, H.264 with a key frame each 125 frames, AAC 44.1 kHz) go, in
+turn and on the same core, through a bare loop (PyAV, one pass, frame to JPEG and sound to 16 kHz
+WAV in memory; no check, no measure, no tar, no process of its own, no Ray) and through the whole
+build in one process, for one picture and for ten.
+
+    python benchmarks/build_speed.py --clips FOLDER
+"""
+
+import argparse
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import av
+import numpy as np
+import simplejpeg
+import soundfile
+from av.audio.fifo import AudioFifo
+from av.audio.resampler import AudioResampler
+from clips import make_clips
+
+from data_prep import build, catalog
+from data_prep.plan import BuildSettings
+from data_prep.sample import MediaSettings
+
+SIZE_PX, RATE_HZ, QUALITY = 256, 16000, MediaSettings().jpeg_quality
+PEER_MS = 2640.0
+"""video2dataset 1.3.0 for one clip on one core (256 px, first frame, sound), on a like machine."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--clips", type=Path, help="folder for the generated clips, to keep them")
+    parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = make_clips(options.clips or Path(scratch) / "clips", options.count)
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        report = {f"{n}_pictures": _compare(paths, n, options.rounds) for n in (1, 10)}
+    print(json.dumps({"clips": len(paths), "core": 1} | report))
+
+
+def _compare(paths: list[Path], pictures: int, rounds: int) -> dict[str, float]:
+    """Medians over rounds in which both take their turn; the ratio is taken within each round."""
+    bare_ms, build_ms = [], []
+    for _ in range(rounds):
+        bare_ms.append(_ms_per_clip(lambda: _bare_loop(paths, pictures), len(paths)))
+        build_ms.append(_ms_per_clip(lambda: _build(paths, pictures), len(paths)))
+    ratios = [bare / whole for bare, whole in zip(bare_ms, build_ms, strict=True)]
+    return {
+        "bare_ms": round(median(bare_ms), 2),
+        "build_ms": round(median(build_ms), 2),
+        "build_rate_over_bare": round(median(ratios), 3),
+        "times_video2dataset": round(PEER_MS / median(build_ms), 1),
+    }
+
+
+def _ms_per_clip(work: Callable[[], None], clips: int) -> float:
+    begun = time.perf_counter()
+    work()
+    return 1e3 * (time.perf_counter() - begun) / clips
+
+
+def _build(paths: list[Path], pictures: int) -> None:
+    settings = BuildSettings(media=MediaSettings(size_px=SIZE_PX, pictures=pictures), shards=1)
+    with tempfile.TemporaryDirectory() as out:
+        manifest = build.build(catalog.read_folder(str(paths[0].parent)), settings, out)
+    assert manifest.counts.written == len(paths)
+
+
+def _bare_loop(paths: list[Path], pictures: int) -> None:
+    for path in paths:
+        jpegs, wav = _decode(path.read_bytes(), pictures)
+        assert len(jpegs) == pictures
+        assert wav
+
+
+def _decode(content: bytes, pictures: int) -> tuple[list[bytes], bytes]:
+    with av.open(io.BytesIO(content)) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        video.thread_count = 1
+        packets = [p for p in container.demux(video, audio) if p.size]
+        wave = _wave([p for p in packets if p.stream is audio])
+        jpegs = _pictures([p for p in packets if p.stream is video], pictures)
+    stream = io.BytesIO()
+    pcm = np.clip(np.rint(wave * 32768), -32768, 32767).astype(np.int16)
+    soundfile.write(stream, pcm, RATE_HZ, format="WAV", subtype="PCM_16")
+    return jpegs, stream.getvalue()
+
+
+def _pictures(packets: list[av.Packet], pictures: int) -> list[bytes]:
+    """The frames at the middles of equal parts, decoded from the key frame before the first."""
+    context = packets[0].stream.codec_context
+    shown = sorted(p.pts for p in packets)
+    wanted = {shown[round((n + 0.5) * len(shown) / pictures)] for n in range(pictures)}
+    keys = [n for n, p in enumerate(packets) if p.is_keyframe and p.pts <= min(wanted)]
+    last = max(n for n, p in enumerate(packets) if p.pts in wanted)
+    jpegs: list[bytes] = []
+    for packet in [*packets[keys[-1] : last + 1], None]:
+        context.skip_frame = "DEFAULT" if packet is None or packet.pts in wanted else "NONREF"
+        for frame in context.decode(packet):
+            if frame.pts in wanted:
+                jpegs.append(_jpeg(frame))
+    return jpegs
+
+
+def _jpeg(frame: av.VideoFrame) -> bytes:
+    width = round(frame.width * SIZE_PX / frame.height)
+    rgb = frame.to_ndarray(format="rgb24", width=width, height=SIZE_PX, interpolation="BICUBIC")
+    return simplejpeg.encode_jpeg(rgb, quality=QUALITY, colorsubsampling="444")
+
+
+def _wave(packets: list[av.Packet]) -> np.ndarray:
+    context, joined = packets[0].stream.codec_context, AudioFifo()
+    resampler = AudioResampler(format="flt", layout="mono", rate=RATE_HZ)
+    for packet in [*packets, None]:
+        for frame in context.decode(packet):
+            frame.pts = None
+            joined.write(frame)
+    # The mean of both channels first: it halves what is to be resampled.
+    mean = joined.read().to_ndarray().mean(axis=0, keepdims=True)
+    mono = av.AudioFrame.from_ndarray(mean, format="fltp", layout="mono")
+    mono.sample_rate = context.sample_rate
+    resampled = [*resampler.resample(mono), *resampler.resample(None)]
+    return np.concatenate([frame.to_ndarray().reshape(-1) for frame in resampled])
+
+
+if __name__ == "__main__":
+    main()
