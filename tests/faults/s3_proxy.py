@@ -36,9 +36,16 @@ _SLOW_S = 0.2
 
 
 def at_random(share: float, seed: int, faults: tuple[str, ...] = FAULTS) -> Plan:
-    """This share of the calls, each with any of the faults."""
-    draw = random.Random(seed)
-    return lambda method, path: draw.choice(faults) if draw.random() < share else ""
+    """This share of the calls, each fault equally often: dealt from packs, each shuffled anew."""
+    pack = [*faults, *[""] * round(len(faults) / share - len(faults))]
+    draw, left = random.Random(seed), list[str]()
+
+    def plan(method: str, path: str) -> str:
+        if not left:
+            left.extend(draw.sample(pack, len(pack)))
+        return left.pop()
+
+    return plan
 
 
 def first(fault: str, method: str, times: int = 1, within: str = "") -> Plan:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import boto3
 import pytest
 
-from data_prep import s3, s3_calls, s3_objects, storage
+from data_prep import build, s3, s3_calls, s3_objects, storage
+from data_prep.catalog import read_folder
 from tests.faults.s3_proxy import FAULTS, S3Proxy, at_random, first
 
 MIB = 1 << 20
@@ -28,6 +29,7 @@ def lying(proxy: S3Proxy, place: str) -> list[str]:
 def test_all_operations_while_a_third_of_the_calls_fails(proxy, bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(s3, "MULTIPART_BYTES", 10 * MIB)
     monkeypatch.setattr(s3_objects, "PART_BYTES", 5 * MIB)
+    monkeypatch.setattr(s3_calls, "REQUEST_S", 0.5)
     big = tmp_path / "big"
     big.write_bytes(bytes(range(256)) * (11 * MIB // 256))
     proxy.plan = at_random(0.35, seed=1)
@@ -57,8 +59,9 @@ def test_all_operations_while_a_third_of_the_calls_fails(proxy, bucket, tmp_path
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_passes_unnoticed(proxy, bucket, fault):
+def test_each_fault_passes_unnoticed(proxy, bucket, fault, monkeypatch):
     place = storage.join(bucket, "x", "file")
+    monkeypatch.setattr(s3_calls, "REQUEST_S", 0.5)
 
     def spoiled(method: str, call: Callable[[], object]) -> object:
         proxy.plan = first(fault, method, within="x")
@@ -216,3 +219,41 @@ def test_uploads_that_killed_processes_left_are_swept(proxy, bucket):
     assert storage.sweep_parts(storage.join(bucket, "y"), older_than_s=-60) == 0
     assert storage.sweep_parts(storage.join(bucket, "x"), older_than_s=-60) == 1
     assert not direct(proxy.server).list_multipart_uploads(Bucket=name).get("Uploads")
+
+
+@pytest.fixture(scope="module")
+def clips(make_clip, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(12):
+        make_clip(
+            folder / f"clip{number:02}.mp4",
+            seconds=1.2,
+            width=64,
+            height=48,
+            tone_hz=200.0 + 50 * number,
+        )
+    return folder
+
+
+def test_a_whole_build_is_the_same_as_an_undisturbed_one(
+    proxy, bucket, clips, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(s3_calls, "REQUEST_S", 0.5)
+    settings = build.BuildSettings(media=build.MediaSettings(size_px=32), shards=3)
+    undisturbed = build.build(read_folder(str(clips)), settings, str(tmp_path))
+    stored, out = storage.join(bucket, "clips"), storage.join(bucket, "shards")
+    storage.upload_folder(clips, stored)
+    proxy.reset()
+    proxy.plan = at_random(0.35, seed=3)
+    disturbed = build.build(read_folder(stored), settings, out)
+    assert proxy.share >= 0.2, proxy.injected
+    assert set(proxy.injected) >= set(FAULTS) - {"short"}, proxy.injected
+    assert len(proxy.calls) > 50
+    proxy.plan = lambda method, path: ""
+    assert disturbed.to_bytes() == undisturbed.to_bytes()
+    assert undisturbed.counts.written == 12
+    for file in storage.list_files(str(tmp_path)):
+        if not file.name.startswith("records/"):  # these hold the sources' times
+            there = storage.join(out, *file.name.split("/"))
+            assert storage.read_bytes(there) == storage.read_bytes(file.uri), file.name
+    assert len(storage.list_files(out)) == len(storage.list_files(str(tmp_path)))
