@@ -1,8 +1,7 @@
 """Places on S3: objects are read, written, listed, deleted, and written under a condition.
 
 boto3 does all but two things: objects are read over presigned addresses (see ``s3_objects``), and
-Arrow lists, in a fifteenth of boto3's processor time. Tries and time-outs: see ``s3_calls``; only a
-listing may take longer, as Arrow tries each page on its own before a try counts as failed.
+Arrow lists, in a fifteenth of boto3's processor time. Tries and time-outs: see ``s3_calls``.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -69,7 +68,11 @@ def list_infos(place: str) -> list[Any]:
     """Arrow's ``FileInfo`` of all below a folder. Raises FileNotFoundError where there is none."""
     system, path = filesystem(place)
     selector = arrow_fs.FileSelector(path, recursive=True)
-    return retried(locate(place), lambda: cast("list[Any]", system.get_file_info(selector)))
+    return retried(
+        locate(place),
+        lambda: cast("list[Any]", system.get_file_info(selector)),
+        s3_calls.LIST_ATTEMPTS,
+    )
 
 
 def read(place: str, offset: int = 0, length: int | None = None) -> bytes:

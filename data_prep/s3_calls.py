@@ -36,6 +36,8 @@ REQUEST_S = 20.0
 """Longest silence within a call."""
 ATTEMPTS = 8
 """How often a call is tried in all."""
+LIST_ATTEMPTS = 3
+"""How often a listing is; Arrow tries each of its pages five times on its own."""
 FIRST_WAIT_S = 0.2
 """Before the second try, at most; doubled before each further one."""
 LONGEST_WAIT_S = 10.0
@@ -133,16 +135,17 @@ def locate(place: str) -> Location:
     )
 
 
-def retried(at: Location, call: Callable[[], _T]) -> _T:
-    """The call's result, after ``ATTEMPTS`` tries at most.
+def retried(at: Location, call: Callable[[], _T], attempts: int | None = None) -> _T:
+    """The call's result, after ``attempts`` (None: ``ATTEMPTS``) tries at most.
 
     Raises FileNotFoundError where object or bucket is not there, OSError for any other failure.
     """
-    for attempt in range(ATTEMPTS):
+    attempts = attempts or ATTEMPTS
+    for attempt in range(attempts):
         try:
             return call()
         except FAILURES as error:
-            if attempt + 1 == ATTEMPTS or not passes(error):
+            if attempt + 1 == attempts or not passes(error):
                 raise named(at, error) from None
         wait(attempt)
     raise AssertionError("the last try returns or raises")
