@@ -114,11 +114,10 @@ class _LocalFile:
 
 class _StoredFile:
     def __init__(self, place: str) -> None:
-        system, path = storage.filesystem(place)
-        self._file = system.open_input_file(path)
+        self._place = place
 
     def read(self, offset: int, size: int) -> bytes:
-        return self._file.read_at(size, offset)
+        return storage.read_range(self._place, offset, size)
 
 
 def _references(shards: str, split: str) -> tuple[tuple[SampleRef, ...], str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_prep import catalog, storage, synthetic
-from data_prep.build import BuildSettings
 from data_prep.catalog import Catalog
 from data_prep.media import MediaSettings
+from data_prep.plan import BuildSettings
 from data_prep.synthetic import World
 from workflows import checkpoints, cluster, colorize, evaluate, prepare, recipes, train
 from workflows.chain import Job

@@ -1,15 +1,11 @@
-"""``aiaic prepare``: clips -> shards, as shard-sized pieces of work that Ray Data hands out."""
+"""``aiaic prepare``: annotations and clips -> shards, built by Ray's workers or by this process."""
 
-import dataclasses
-import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from tqdm import tqdm
 
 from data_prep import build, catalog, exclusions, plan, publication, records, storage
-from data_prep.catalog import Catalog, Clip
-from data_prep.decoder import Decoder
+from data_prep.catalog import Catalog
 from data_prep.manifest import Manifest
 from data_prep.plan import BuildSettings, PlannedShard
 from data_prep.quality import Filters
@@ -17,8 +13,6 @@ from data_prep.records import ShardRecord
 from data_prep.sample import MediaSettings
 from workflows import verify
 from workflows.commands import Outcome, Prepare, flat
-
-log = logging.getLogger(__name__)
 
 
 def run(options: Prepare) -> Outcome:
@@ -99,26 +93,6 @@ def prepare(
     return manifest, len(standing)
 
 
-class ShardBuilder:
-    """What a worker of Ray keeps: one decoder, for the shards that it builds two at a time."""
-
-    def __init__(self, settings: BuildSettings, out: str) -> None:
-        self.settings = settings
-        self.out = out
-        self.decoder = Decoder(settings.media)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """One shard's record, or why it could not be stored, both as plain text."""
-        clips = tuple(Clip(**clip) for clip in row["clips"])
-        shard = PlannedShard(index=row["index"], shard_count=row["shard_count"], clips=clips)
-        try:
-            record = build.build_shard(shard, self.settings, self.out, self.decoder)
-        except OSError as error:
-            failure = f"shard {shard.index} could not be built in '{self.out}': {error}"
-            return {"record": b"", "failure": failure}
-        return {"record": records.encode(record), "failure": ""}
-
-
 def _annotated(options: Prepare) -> Catalog:
     clips, splits = storage.absolute(options.clips), flat(options.splits)
     if splits and options.dataset != "ave":
@@ -137,34 +111,11 @@ def _annotated(options: Prepare) -> Catalog:
 def _build_on_ray(
     planned: Sequence[PlannedShard], settings: BuildSettings, out: str, workers: int | None
 ) -> Iterator[ShardRecord]:
-    """One row = one shard; a worker takes the next wherever there is a processor."""
-    if not planned:
-        return
-    import ray.data
-    from ray.data import ActorPoolStrategy
+    if planned:
+        from workflows import cluster, shard_builders  # noqa: PLC0415 (needed for this alone)
 
-    from workflows import cluster
-
-    with cluster.connected(cpus=workers):
-        _tame(ray.data.DataContext.get_current())
-        size = min(workers or cluster.cpus(), len(planned))
-        rows = ray.data.from_items(
-            [dataclasses.asdict(shard) for shard in planned], override_num_blocks=len(planned)
-        ).map(
-            ShardBuilder,  # pyright: ignore[reportArgumentType] (Ray makes it itself)
-            fn_constructor_args=(settings, out),
-            compute=ActorPoolStrategy(
-                size=size,
-                max_tasks_in_flight_per_actor=build.SHARDS_AT_ONCE,
-                max_concurrent_calls_per_actor=build.SHARDS_AT_ONCE,
-                enable_true_multi_threading=True,
-            ),
-            num_cpus=1,
-        )
-        for row in rows.iter_rows():
-            if row["failure"]:
-                raise OSError(row["failure"])
-            yield records.decode(row["record"])
+        with cluster.connected(cpus=workers):
+            yield from shard_builders.build_shards(planned, settings, out, workers)
 
 
 def _shown(
@@ -175,12 +126,3 @@ def _shown(
         for record in building:
             bar.update(len(record.rows))
             yield record
-
-
-def _tame(context: Any) -> None:
-    """A block that fails is never dropped; one progress bar of ours instead of Ray's."""
-    context.max_errored_blocks = 0
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    if not log.isEnabledFor(logging.DEBUG):
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it tells is raised as well
