@@ -15,18 +15,16 @@ data set.
 import hashlib
 import io
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from data_prep import storage
-from data_prep.shard import PICTURE_SUFFIX, SOUND_SUFFIX, TarRecord, read_pictures, read_sounds
+from data_prep.shard import PICTURE_SUFFIX, SOUND_SUFFIX, TarRecord
 
 SCHEMA_VERSION = 2
 """Of manifest, index and shards together; another one is refused and built again."""
@@ -34,7 +32,6 @@ MANIFEST_NAME = "manifest.json"
 SHARDS_FOLDER = "shards"
 WRITTEN = "written"
 """Fate of a clip that is in a shard; a rejected one has its reason instead."""
-_SHOWN_PROBLEMS = 20
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -188,116 +185,3 @@ def encode_index(columns: Mapping[str, Sequence[object]]) -> bytes:
     table = pa.Table.from_pydict(dict(columns), schema=INDEX_SCHEMA)
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
-
-
-def verify(place: str) -> Manifest:
-    """Proves a shard set against its manifest, reading all of it; returns the manifest.
-
-    Checked: every tar's and the index's SHA-256, members, their order and byte ranges, and that
-    each clip that was read is written or rejected. Raises one ValueError that names all that is
-    wrong, and FileNotFoundError where there is no manifest.
-    """
-    manifest = load_manifest(place)
-    rows = cast("list[dict[str, Any]]", load_index(place, manifest).to_pylist())
-    problems = _count_problems(manifest, rows)
-    rows_of: dict[str, list[dict[str, Any]]] = {entry.name: [] for entry in manifest.shards}
-    for row in rows:
-        if row["fate"] != WRITTEN:
-            continue
-        if row["shard"] in rows_of:
-            rows_of[row["shard"]].append(row)
-        else:
-            problems.append(f"{row['key']} lies in shard {row['shard']!r}, which is not listed")
-
-    def check(entry: ShardEntry) -> list[str]:
-        return _shard_problems(place, entry, rows_of[entry.name])
-
-    with ThreadPoolExecutor(4) as threads:
-        for found in threads.map(check, manifest.shards):
-            problems.extend(found)
-    if problems:
-        shown = "; ".join(problems[:_SHOWN_PROBLEMS])
-        more = len(problems) - _SHOWN_PROBLEMS
-        tail = f"; and {more} more" if more > 0 else ""
-        raise ValueError(f"{place} is not what its manifest says: {shown}{tail}. Prepare it again")
-    return manifest
-
-
-def _count_problems(manifest: Manifest, rows: Sequence[dict[str, Any]]) -> list[str]:
-    counts = manifest.counts
-    fates = Counter(row["fate"] for row in rows)
-    rejected = {reason: n for reason, n in fates.items() if reason != WRITTEN}
-    keys = Counter(row["key"] for row in rows)
-    rows_text = f"the index has {len(rows)} rows, {manifest.index.rows} are listed"
-    written_text = f"the index has {fates[WRITTEN]} written clips"
-    checks = [
-        (counts.read == manifest.index.rows == len(rows), rows_text),
-        (counts.written == fates[WRITTEN], written_text),
-        (counts.rejected == rejected, f"the index has the rejections {rejected}"),
-        (
-            counts.read == counts.written + sum(counts.rejected.values()),
-            "clips are unaccounted for",
-        ),
-        (counts.with_sound == sum(row["has_sound"] for row in rows), "sounds are miscounted"),
-        (len(keys) == len(rows), f"key {keys.most_common(1)[0][0]} stands twice in the index"),
-    ]
-    prefix = f"counts are {counts}, but "
-    return [prefix + text for holds, text in checks if not holds]
-
-
-def _shard_problems(place: str, entry: ShardEntry, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What is wrong with one shard; ``rows`` are the index's in any order."""
-    rows = sorted(rows, key=lambda row: row["sound_offset"])
-    expected_pictures = [
-        (row["key"], number, offset, size)
-        for row in rows
-        for number, (offset, size) in enumerate(
-            zip(row["picture_offsets"], row["picture_sizes"], strict=True)
-        )
-    ]
-    expected_sounds = [(row["key"], 0, row["sound_offset"], row["sound_size"]) for row in rows]
-    problems = [
-        *_tar_problems(picture_place(place, entry.name), entry.picture, expected_pictures),
-        *_tar_problems(sound_place(place, entry.name), entry.sound, expected_sounds),
-    ]
-    if len(rows) != entry.clips:
-        problems.append(f"{entry.name} has {len(rows)} clips in the index, not {entry.clips}")
-    return problems
-
-
-def _tar_problems(
-    tar_place: str, record: TarRecord, expected: Sequence[tuple[str, int, int, int]]
-) -> list[str]:
-    name = tar_place.partition("?")[0].rpartition("/")[2]
-    try:
-        content = storage.read_bytes(tar_place)
-    except FileNotFoundError:
-        return [f"{name} is missing"]
-    if len(content) != record.bytes:
-        return [f"{name} has {len(content)} bytes, not {record.bytes}"]
-    if hashlib.sha256(content).hexdigest() != record.sha256:
-        return [f"{name} differs from its checksum"]
-    read = read_pictures if name.endswith(PICTURE_SUFFIX) else read_sounds
-    try:
-        found = [
-            (m.key, m.position, m.offset, len(m.content)) for m in read(io.BytesIO(content), name)
-        ]
-    except ValueError as error:
-        return [str(error)]
-    return _first_difference(name, expected, found)
-
-
-def _first_difference(
-    name: str,
-    expected: Iterable[tuple[str, int, int, int]],
-    found: Sequence[tuple[str, int, int, int]],
-) -> list[str]:
-    expected = list(expected)
-    for wanted, member in zip(expected, found, strict=False):
-        if wanted != member:
-            return [
-                f"{name}: the index has (key, number, offset, bytes) {wanted}, the tar {member}"
-            ]
-    if len(expected) != len(found):
-        return [f"{name} has {len(found)} members, the index {len(expected)}"]
-    return []

@@ -111,6 +111,9 @@ class Verify(Command):
 
     shards: Place
     """Where the shards lie: a path, file:// or s3:// URI."""
+    prune: bool = False
+    """Delete the files of earlier builds, if the set is whole. Not while a run still reads them, or
+    a build is under way."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

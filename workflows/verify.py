@@ -2,17 +2,26 @@
 
 from typing import Any
 
-from data_prep import manifest
+from data_prep import verification
 from data_prep.manifest import Manifest
+from data_prep.storage import StoredFile
 from workflows.commands import Outcome, Verify
 
 
 def run(options: Verify) -> Outcome:
     """Carry out the command."""
-    verified = manifest.verify(options.shards)
+    verified = verification.verify(options.shards)
+    look = verification.prune if options.prune else verification.superseded
+    old = look(options.shards, verified)
     return Outcome(
-        values={"shards": options.shards} | counts(verified),
-        text=f"{options.shards} is whole: {in_words(verified)}",
+        values={
+            "shards": options.shards,
+            "superseded_files": len(old),
+            "superseded_bytes": sum(file.size for file in old),
+            "pruned": options.prune,
+        }
+        | counts(verified),
+        text=f"{options.shards} is whole: {in_words(verified)}{_of(old, pruned=options.prune)}",
     )
 
 
@@ -36,3 +45,12 @@ def in_words(built: Manifest) -> str:
         f"{of.written} of {of.read} clips in {len(built.shards)} shards, "
         f"{of.with_sound} with sound, {sum(of.rejected.values())} rejected{reasons}"
     )
+
+
+def _of(old: list[StoredFile], *, pruned: bool) -> str:
+    if not old:
+        return ""
+    size = f"{len(old)} files of earlier builds ({sum(file.size for file in old) / 1e6:.1f} MB)"
+    if pruned:
+        return f"; {size} were deleted"
+    return f"; {size} lie beside it: '--prune' deletes them, once no run reads them any more"

@@ -16,13 +16,14 @@ from data_prep import build as building
 from data_prep import publication, records, storage
 from data_prep.build import build, build_shards
 from data_prep.catalog import Catalog, Clip, ExcludedClip, read_folder, read_vggsound
-from data_prep.manifest import INDEX_SCHEMA, load_index, load_manifest, picture_place, verify
+from data_prep.manifest import INDEX_SCHEMA, load_index, load_manifest, picture_place
 from data_prep.plan import BuildSettings, choose_shard_count, plan
 from data_prep.publication import publish_manifest, standing_manifest
 from data_prep.quality import Filters
 from data_prep.sample import MediaSettings
 from data_prep.shard import read_shard
 from data_prep.splits import shard_of
+from data_prep.verification import prune, superseded, verify
 
 SETTINGS = BuildSettings(media=MediaSettings(size_px=32, pictures=2), shards=3)
 BROKEN = ("bbbbbbbbbbb", "missing"), ("ccccccccccc", "undecodable"), ("ddddddddddd", "too_short")
@@ -348,6 +349,23 @@ def test_of_two_builds_at_once_one_wins_and_the_other_says_so(world, tmp_path):
     with pytest.raises(storage.ConflictError, match="another build has published"):
         publish_manifest(catalog, mine, SETTINGS, out, expected=expected)
     assert verify(out) == winner
+
+
+def test_files_of_earlier_builds_stay_until_they_are_pruned(world, tmp_path):
+    catalog, out = catalog_of(world), str(tmp_path)
+    first = build(catalog, SETTINGS, out)
+    assert superseded(out, first) == []
+    time.sleep(0.01)
+    second = build(catalog, dataclasses.replace(SETTINGS, media=MediaSettings(size_px=48)), out)
+    old = {f"shards/{e.name}.{kind}.tar" for e in first.shards for kind in ("picture", "sound")}
+    old.add(first.index.name)
+    assert {file.name for file in superseded(out, second)} == old
+    young = tmp_path / "shards" / "shard-00000-0123456789ab.sound.tar"
+    young.write_bytes(b"of a build that is under way")
+    assert {file.name for file in prune(out, second)} == old
+    assert verify(out) == second
+    assert young.exists()
+    assert not any((tmp_path / name).exists() for name in old)
 
 
 KILLED = """
