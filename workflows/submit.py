@@ -35,6 +35,7 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 _ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _REACH_S = 10
+_AGENT_S = 60
 _RECONNECTS = 8
 _LONGEST_WAIT_S = 30
 _STOP_S = 15
@@ -112,14 +113,21 @@ def _knock(address: str) -> None:
 def _submit(
     client: JobSubmissionClient, address: str, job: str, command: str, runtime_env: dict[str, Any]
 ) -> None:
-    try:
-        client.submit_job(entrypoint=command, submission_id=job, runtime_env=runtime_env)
-    except AuthenticationError as error:
-        raise _refused(address) from error
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"the cluster at {address} did not take the job: {_first_line(error)}"
-        ) from error
+    deadline = time.monotonic() + _AGENT_S
+    while True:
+        try:
+            client.submit_job(entrypoint=command, submission_id=job, runtime_env=runtime_env)
+            break
+        except AuthenticationError as error:
+            raise _refused(address) from error
+        except (OSError, RuntimeError, ValueError) as error:
+            # A cluster that has just been started answers before it can take jobs.
+            if "No available agent" in str(error) and time.monotonic() < deadline:
+                time.sleep(1)
+                continue
+            raise ValueError(
+                f"the cluster at {address} did not take the job: {_first_line(error)}"
+            ) from error
     log.info("job %s is at %s", job, address)
 
 

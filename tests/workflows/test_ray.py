@@ -112,7 +112,7 @@ def test_a_shard_that_cannot_be_stored_is_one_line(
     arguments = ["prepare", "--dataset", "folder", "--clips", str(clips), "--size-px", "32"]
     assert cli.main([*arguments, "--out", str(tmp_path)]) == 1
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("aiaic: error: shard 0 could not be stored")
+    assert line.startswith("aiaic: error: shard 0 could not be built")
     assert str(tmp_path) in line
     assert not (tmp_path / "manifest.json").exists()
 
