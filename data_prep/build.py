@@ -9,11 +9,13 @@ machines maps it over the plan. The manifest makes a build exist.
     OUT/records/shard-00003.json                             what was built, and from what
 """
 
+import contextlib
+import errno
 import functools
 import hashlib
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -49,10 +51,9 @@ def build_shard(
         return record
     rows: dict[str, ClipRow] = {}
     with tempfile.TemporaryDirectory(prefix="shard-") as scratch:
-        with decoder.turn:
-            written = write_shard(
-                _samples(planned, settings, decoder, rows), Path(scratch), "shard"
-            )
+        with decoder.turn, _space_in(scratch):
+            samples = _samples(planned, settings, decoder, rows)
+            written = write_shard(samples, Path(scratch), "shard")
         entry = _publish_tars(planned.index, written, Path(scratch), out)
     for key, ranges in written.ranges.items():
         assert entry is not None  # there are ranges
@@ -92,6 +93,20 @@ def build_shards(
             )
         finally:
             builders.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _space_in(scratch: str) -> Generator[None, None, None]:
+    """A full scratch disk as an error that names it and the way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            f"no space left in {Path(scratch).parent} for the shard in the making: free some, or "
+            "set TMPDIR to a larger disk"
+        ) from error
 
 
 def _needs_new_stamps_alone(

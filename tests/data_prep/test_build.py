@@ -1,12 +1,14 @@
 """From clips to a proven shard set: counts, identity, reuse, kills, budgets, damage."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -410,6 +412,34 @@ def test_a_store_that_fails_ends_the_build_instead_of_rejecting(world, tmp_path,
 
     monkeypatch.setattr(storage, "publish", fail)
     with pytest.raises(OSError, match="network is down"):
+        build(catalog_of(world), SETTINGS, str(tmp_path))
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_the_next_shard_is_decoded_while_one_is_uploaded(world, tmp_path, monkeypatch):
+    decoding, real_samples, real_publish = threading.Event(), building._samples, storage.publish
+
+    def samples(planned, *others):
+        if planned.index == 1:
+            decoding.set()
+        return real_samples(planned, *others)
+
+    def publish(local_file, place):
+        if "shard-00000" in place:
+            assert decoding.wait(20), "shard 1 waits for the upload of shard 0"
+        real_publish(local_file, place)
+
+    monkeypatch.setattr(building, "_samples", samples)
+    monkeypatch.setattr(storage, "publish", publish)
+    assert build(catalog_of(world), SETTINGS, str(tmp_path)).counts.written == 15
+
+
+def test_a_full_scratch_disk_is_named(world, tmp_path, monkeypatch):
+    def fill(samples, folder, name):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(building, "write_shard", fill)
+    with pytest.raises(OSError, match=r"no space left .*TMPDIR"):
         build(catalog_of(world), SETTINGS, str(tmp_path))
     assert not (tmp_path / "manifest.json").exists()
 
