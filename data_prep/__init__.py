@@ -3,7 +3,8 @@
 Knows no torch, no Ray and no model. What others build on:
 
 - ``catalog``: annotations and a place of clips -> ``Catalog`` of ``Clip``
-- ``build``: plan -> ``build_shard`` -> ``publish_manifest``
-- ``manifest``: ``load_manifest``, ``load_index``, ``verify``
+- ``plan``: catalog and settings -> the clips of each shard
+- ``build``: one planned shard -> its tars and its record; ``publication``: records -> manifest
+- ``manifest``: ``load_manifest``, ``load_index``; ``verification``: ``verify``, ``prune``
 - ``storage``: one way to paths, ``file://`` and ``s3://``
 """
