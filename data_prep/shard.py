@@ -152,22 +152,39 @@ def _record(path: Path) -> TarRecord:
 
 
 def _members(stream: IO[bytes], name: str, pattern: re.Pattern[str]) -> Iterator[Member]:
+    seen: set[tuple[str, int]] = set()
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             for info in tar:
-                yield _member(tar, info, name, pattern)
-    except tarfile.TarError as error:
+                member = _member(tar, info, name, pattern)
+                if (member.key, member.position) in seen:
+                    raise _MemberError(f"{name}: member {info.name!r} stands twice")
+                seen.add((member.key, member.position))
+                yield member
+        # A tar ends with two blocks of zeros, of which one has been read.
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise _MemberError(f"{name} is no whole tar: its end is missing")
+    except _MemberError:
+        raise
+    except (tarfile.TarError, ValueError, ArithmeticError, LookupError) as error:
         raise ValueError(f"{name} is no whole tar: {error}") from None
+
+
+class _MemberError(ValueError):
+    """Names the tar and its member already."""
 
 
 def _member(
     tar: tarfile.TarFile, info: tarfile.TarInfo, name: str, pattern: re.Pattern[str]
 ) -> Member:
     match = pattern.fullmatch(info.name)
-    if not info.isreg() or match is None:
-        raise ValueError(f"{name}: member {info.name!r} is no picture or sound of a shard")
-    if info.size > MAX_MEMBER_BYTES:
-        raise ValueError(f"{name}: member {info.name!r} has {info.size} bytes, too many to be ours")
+    plain = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse()
+    if not plain or match is None:
+        raise _MemberError(f"{name}: member {info.name!r} is no picture or sound of a shard")
+    if not 0 <= info.size <= MAX_MEMBER_BYTES:
+        raise _MemberError(
+            f"{name}: member {info.name!r} has {info.size} bytes, too many to be ours"
+        )
     content = tar.extractfile(info)
     assert content is not None  # a regular file has content
     position = int(match[2]) if pattern is _PICTURE else 0
