@@ -2,7 +2,7 @@
 
 The process is killed when a clip takes too long, may take only so much memory, and goes with the
 process that started it. A clip over which it dies is tried once more in a fresh one, and then
-rejected.
+rejected. One that dies between two clips, of whatever, is replaced.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
@@ -20,12 +21,15 @@ from typing import Any, TypeAlias
 
 from pebble import ProcessExpired, ProcessPool
 
-from data_prep.media import read_clip
-from data_prep.sample import Excerpt, MediaSettings, Rejection, Sample
+from data_prep.media import read_clip, read_file
+from data_prep.sample import Excerpt, MediaSettings, RejectedError, Rejection, Sample
 
 Source: TypeAlias = bytes | Path
 _AHEAD = 2  # clips that wait for the process, so that it need not wait for the next one
 _ATTEMPTS = 2
+_COPIES = 2.25  # of a file's content while it is handed over
+_RAISED = (MemoryError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError)
+"""What a file may yet make a library raise; a program that is wrong rejects every clip so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +81,7 @@ class Decoder:
         self.turn = threading.Lock()
         """Held by whoever decodes a shard: one at a time, while others read or upload."""
         self._settings = settings
-        self._pool = ProcessPool(
-            max_workers=1,
-            initializer=_limit_memory,
-            initargs=(settings.max_memory_bytes,),
-            context=_LeanContext(),
-        )
+        self._pool = self._new_pool()
 
     def __enter__(self) -> "Decoder":
         return self
@@ -104,19 +103,40 @@ class Decoder:
         """Outcomes in the order of the clips; a rejection in place of a file is passed on."""
         waiting: deque[_Pending] = deque()
         for clip, source in clips:
-            if isinstance(source, Rejection):
-                waiting.append(Decoded(outcome=source))
-            else:
-                excerpt = _Excerpt(
-                    key=clip.key, event_start_s=clip.event_start_s, event_end_s=clip.event_end_s
-                )
-                waiting.append((excerpt, source, self._submit(excerpt, source)))
+            waiting.append(self._start(clip, source))
             if len(waiting) > _AHEAD:
                 yield self._finish(waiting.popleft())
         while waiting:
             yield self._finish(waiting.popleft())
 
+    def _start(self, clip: Excerpt, source: Source | Rejection) -> _Pending:
+        if isinstance(source, Rejection):
+            return Decoded(outcome=source)
+        cap = self._settings.max_memory_bytes
+        if isinstance(source, bytes) and len(source) * _COPIES > cap:
+            return _decoded(self._failure(clip, MemoryError()), source)
+        excerpt = _Excerpt(
+            key=clip.key, event_start_s=clip.event_start_s, event_end_s=clip.event_end_s
+        )
+        return excerpt, source, self._submit(excerpt, source)
+
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=1,
+            initializer=_limit_memory,
+            initargs=(self._settings.max_memory_bytes,),
+            context=_LeanContext(),
+        )
+
     def _submit(self, excerpt: _Excerpt, source: Source) -> "Future[Decoded]":
+        try:
+            return self._schedule(excerpt, source)
+        except RuntimeError:  # the process died while it had nothing to do
+            self.close()
+            self._pool = self._new_pool()
+            return self._schedule(excerpt, source)
+
+    def _schedule(self, excerpt: _Excerpt, source: Source) -> "Future[Decoded]":
         return self._pool.schedule(
             decode_clip,
             args=(source, excerpt, self._settings),
@@ -127,35 +147,53 @@ class Decoder:
         if isinstance(pending, Decoded):
             return pending
         excerpt, source, future = pending
-        failure: Rejection | None = None
-        for attempt in range(_ATTEMPTS):
+        failures: list[Rejection] = []
+        innocent = True
+        while len(failures) < _ATTEMPTS:
             try:
-                return (future if attempt == 0 else self._submit(excerpt, source)).result()
-            except (TimeoutError, ProcessExpired) as error:
-                failure = self._failure(excerpt, error)
-        assert failure is not None  # no attempt returned
-        content = source if isinstance(source, bytes) else source.read_bytes()
-        return _decoded(failure, content)
+                return future.result()
+            except (TimeoutError, ProcessExpired, BrokenProcessPool, *_RAISED) as error:
+                # The first time, it may have died over nothing, or over the clip before.
+                if not (isinstance(error, BrokenProcessPool) and innocent):
+                    failures.append(self._failure(excerpt, error))
+            innocent = False
+            if len(failures) < _ATTEMPTS:
+                future = self._submit(excerpt, source)
+        return _lost(failures[-1], source, self._settings.max_bytes)
 
-    def _failure(self, clip: Excerpt, error: OSError) -> Rejection:
+    def _failure(self, clip: Excerpt, error: Exception) -> Rejection:
+        if isinstance(error, TimeoutError):
+            detail = f"decoding takes more than {self._settings.max_decode_s:g} s"
+            return Rejection(key=clip.key, reason="timed_out", detail=detail)
+        if isinstance(error, MemoryError):
+            detail = f"needs more than {self._settings.max_memory_bytes >> 20} MiB of memory"
+            return Rejection(key=clip.key, reason="too_large", detail=detail)
+        detail = f"decoding ends with {type(error).__name__}: {error}"[:200]
         if isinstance(error, ProcessExpired):
             detail = f"decoding ends the process with code {error.exitcode}"
-            return Rejection(key=clip.key, reason="crashed", detail=detail)
-        detail = f"decoding takes more than {self._settings.max_decode_s:g} s"
-        return Rejection(key=clip.key, reason="timed_out", detail=detail)
+        return Rejection(key=clip.key, reason="crashed", detail=detail)
 
 
 def decode_clip(source: Source, clip: Excerpt, settings: MediaSettings) -> Decoded:
     """Reads, hashes and decodes a clip in this very process."""
     if isinstance(source, Path):
         try:
-            size = source.stat().st_size
-            if size > settings.max_bytes:
-                return Decoded(outcome=read_clip(source, clip, settings), source_bytes=size)
-            source = source.read_bytes()
-        except FileNotFoundError:
-            return Decoded(outcome=read_clip(source, clip, settings))
+            source = read_file(source, settings.max_bytes)
+        except RejectedError as rejected:
+            size = source.stat().st_size if rejected.reason == "too_large" else 0
+            outcome = Rejection(key=clip.key, reason=rejected.reason, detail=rejected.detail)
+            return Decoded(outcome=outcome, source_bytes=size)
     return _decoded(read_clip(source, clip, settings), source)
+
+
+def _lost(failure: Rejection, source: Source, max_bytes: int) -> Decoded:
+    """What there is to tell of a clip that the process does not survive."""
+    if isinstance(source, bytes):
+        return _decoded(failure, source)
+    try:
+        return _decoded(failure, read_file(source, max_bytes))
+    except (RejectedError, OSError):
+        return Decoded(outcome=failure)
 
 
 def _decoded(outcome: Sample | Rejection, content: bytes) -> Decoded:

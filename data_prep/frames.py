@@ -9,6 +9,7 @@ one field is taken. A file that names no colour matrix is read as BT.601, as FFm
 
 import bisect
 import math
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,10 +26,8 @@ from numpy.typing import NDArray
 
 from data_prep.quality import letterbox
 from data_prep.sample import Excerpt, MediaSettings, RejectedError
-from data_prep.sound import AnyPacket
+from data_prep.sound import VIDEO_CODECS, AnyPacket
 
-VIDEO_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
-"""Codecs that are decoded; another is a rejection."""
 _SCALING = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND
@@ -36,6 +35,7 @@ _SCALING = (
     | Interpolation.BITEXACT
 )
 _WIDE_TRANSFERS = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
+_WIDE_MATRICES = (9, 10)  # BT.2020
 _MOTION_SIZE = 64, 36
 
 
@@ -94,7 +94,7 @@ def find_window(
     settings: MediaSettings,
 ) -> Window:
     """The clip's window, cut to what the file really holds."""
-    ends = [(p.pts or 0) + (p.duration or 0) for p in frames]
+    ends = [(p.pts or 0) + (p.duration or 0) for p in frames if not p.is_discard]
     if not ends:
         raise RejectedError("no_picture", "no frames")
     end_s = seconds(max(ends), video) - origin_s
@@ -126,7 +126,7 @@ def find_targets(
     shown = sorted(
         (p.pts, number) for number, p in enumerate(frames) if p.pts is not None and not p.is_discard
     )
-    keys = _key_frames(frames)
+    keys, all_keys = _key_frames(frames), _key_frames(frames, shown=False)
     part_s = (window.end_s - window.start_s) / settings.pictures
     targets: list[Target] = []
     for position in range(settings.pictures):
@@ -141,7 +141,7 @@ def find_targets(
         if not shown_so_far:
             raise RejectedError("no_picture", f"no frame at {requested_s:.2f} s")
         pts, last = shown[shown_so_far - 1]
-        starts = [n for n in keys if n <= last and _pts(frames, n) <= pts]
+        starts = [n for n in all_keys if n <= last and _pts(frames, n) <= pts]
         if not starts:
             raise RejectedError("no_picture", f"no key frame before {requested_s:.2f} s")
         targets.append(Target(requested_s=requested_s, pts=pts, first=starts[-1], last=last))
@@ -161,7 +161,11 @@ def outer_key_frames(
 def decode(
     frames: Sequence[AnyPacket], video: VideoStream, targets: Iterable[Target]
 ) -> dict[int, VideoFrame]:
-    """The targets' frames by ``pts``. One that is neither wanted nor referred to is skipped."""
+    """The targets' frames by ``pts``. One that is neither wanted nor referred to is skipped.
+
+    A decoder patches damaged frames up with parts of others: they, and what refers to them, are not
+    what was filmed.
+    """
     targets = sorted(targets, key=lambda target: (target.first, target.last))
     wanted = {target.pts for target in targets}
     taken: dict[int, VideoFrame] = {}
@@ -172,6 +176,8 @@ def decode(
             needed = packet is None or packet.pts in wanted
             context.skip_frame = "DEFAULT" if needed else "NONREF"
             for frame in cast("list[VideoFrame]", context.decode(packet)):
+                if frame.is_corrupt and (frame.pts or 0) >= _pts(frames, first):
+                    raise RejectedError("undecodable", "a frame is damaged")
                 if frame.pts in wanted:
                     taken[frame.pts] = frame
         context.flush_buffers()
@@ -186,8 +192,14 @@ def upright_images(
 ) -> tuple[list[NDArray[np.uint8]], tuple[int, ...]]:
     """Frames as sRGB pictures, uint8 [h w 3], and what was kept of them where bars were cut."""
     for frame in frames:
-        if frame.color_trc in _WIDE_TRANSFERS or frame.color_primaries == ColorPrimaries.BT2020:
+        if (
+            frame.color_trc in _WIDE_TRANSFERS
+            or frame.color_primaries == ColorPrimaries.BT2020
+            or frame.colorspace in _WIDE_MATRICES
+        ):
             raise RejectedError("wide_gamut", "HDR or BT.2020: colours would come out wrong")
+    if len({(frame.width, frame.height) for frame in frames}) > 1:
+        raise RejectedError("undecodable", "frames of several sizes")
     crop = letterbox([_full_rgb(frame) for frame in frames]) if settings.cut_letterbox else None
     return [_upright(frame, crop, video, settings) for frame in frames], crop or ()
 
@@ -233,7 +245,19 @@ def _upright(
         threads=1,
     )
     image = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
-    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
+    return _turned(image, frame)
+
+
+def _turned(image: NDArray[np.uint8], frame: VideoFrame) -> NDArray[np.uint8]:
+    """Turned and mirrored as the display matrix says, to the nearest quarter."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    x_of_x, y_of_x, _, x_of_y, y_of_y = struct.unpack_from("=5i", bytes(matrix))
+    if abs(y_of_x) + abs(x_of_y) > abs(x_of_x) + abs(y_of_y):
+        image, x_of_x, y_of_y = image.transpose(1, 0, 2), x_of_y, y_of_x
+    columns, rows = (slice(None, None, -1 if way < 0 else 1) for way in (x_of_x, y_of_y))
+    return np.ascontiguousarray(image[rows, columns])
 
 
 def _full_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
@@ -252,9 +276,12 @@ def _grey(frame: VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
     return np.asarray(small.to_ndarray(), dtype=np.uint8)
 
 
-def _key_frames(frames: Sequence[AnyPacket]) -> list[int]:
+def _key_frames(frames: Sequence[AnyPacket], *, shown: bool = True) -> list[int]:
+    """Those that are shown, or all: what an edit list cuts off is still decoded for the rest."""
     return [
-        n for n, p in enumerate(frames) if p.is_keyframe and p.pts is not None and not p.is_discard
+        n
+        for n, p in enumerate(frames)
+        if p.is_keyframe and p.pts is not None and not (shown and p.is_discard)
     ]
 
 

@@ -5,6 +5,9 @@ WAV: it decodes twenty times faster than FLAC, for half as many bytes again. Bot
 measurement, see ``benchmarks/shard_format.py``.
 """
 
+import errno
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +68,31 @@ def read_clip(source: bytes | Path, clip: Excerpt, settings: MediaSettings) -> S
         return Rejection(key=clip.key, reason="undecodable", detail=detail)
 
 
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """The content of a plain file. Raises RejectedError for what is none, or is too large.
+
+    It is judged after it is opened, without waiting: a pipe has no end, a device has too much.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RejectedError("missing", f"{path.name} is not there") from None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # links in a circle, a socket
+            raise
+        raise RejectedError("missing", f"{path.name} is no plain file") from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise RejectedError("missing", f"{path.name} is no plain file")
+        if found.st_size > max_bytes:
+            raise RejectedError("too_large", f"{found.st_size} bytes; at most {max_bytes} are read")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(found.st_size)
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Pictures:
     images: list[NDArray[np.uint8]]
@@ -94,6 +122,7 @@ def _read(content: bytes, clip: Excerpt, settings: MediaSettings) -> Sample:
             track = _track(heard, audio, origin_s, heard_s, settings)
     level = level_dbfs(track.waveform) if track else FLOOR_DBFS
     sound, fate = _usable_sound(track, level, settings)
+    sound_start_s = max(track.start_s - origin_s, heard_s[0]) if track and sound else 0.0
     return Sample(
         key=clip.key,
         pictures=tuple(_jpeg(image, settings) for image in pictures.images),
@@ -111,7 +140,7 @@ def _read(content: bytes, clip: Excerpt, settings: MediaSettings) -> Sample:
         ),
         sound=sound,
         sound_fate=fate,
-        sound_start_s=round(heard_s[0], 6) if sound else 0.0,
+        sound_start_s=round(sound_start_s, 6),
         sound_s=len(track.waveform) / settings.sample_rate_hz if track and sound else 0.0,
         rms_dbfs=round(level, 3),
         peak_dbfs=round(peak_dbfs(track.waveform), 3) if track else FLOOR_DBFS,
@@ -119,15 +148,11 @@ def _read(content: bytes, clip: Excerpt, settings: MediaSettings) -> Sample:
 
 
 def _content(source: bytes | Path, max_bytes: int) -> bytes:
-    if isinstance(source, bytes):
-        size = len(source)
-    elif source.is_file():
-        size = source.stat().st_size
-    else:
-        raise RejectedError("missing", f"{source.name} is not there")
-    if size > max_bytes:
-        raise RejectedError("too_large", f"{size} bytes; at most {max_bytes} are read")
-    return source if isinstance(source, bytes) else source.read_bytes()
+    if isinstance(source, Path):
+        return read_file(source, max_bytes)
+    if len(source) > max_bytes:
+        raise RejectedError("too_large", f"{len(source)} bytes; at most {max_bytes} are read")
+    return source
 
 
 def _demux(
@@ -163,7 +188,7 @@ def _pictures(
         images=images,
         requested_s=[target.requested_s for target in targets],
         actual_s=[frames.seconds(target.pts, video) - origin_s for target in targets],
-        source_size=(video.codec_context.width, video.codec_context.height),
+        source_size=(decoded[targets[0].pts].width, decoded[targets[0].pts].height),
         crop=crop,
         motion=motion,
     )

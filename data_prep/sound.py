@@ -1,7 +1,8 @@
 """Sound of a media file -> mono PCM at a set rate, its level, and WAV files.
 
 Also the one place where a media file is opened: from memory, with demuxers of files only, so that a
-playlist named ``.mp4`` cannot make FFmpeg fetch anything.
+playlist named ``.mp4`` cannot make FFmpeg fetch anything, and with the decoders that are needed, so
+that no other one is started to find out what a file holds.
 """
 
 import io
@@ -30,6 +31,14 @@ else:  # the class takes no parameter at run time
 
 VIDEO_DEMUXERS = "mov,matroska"
 SOUND_DEMUXERS = VIDEO_DEMUXERS + ",wav,flac,ogg,mp3,aac,aiff"
+VIDEO_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
+"""Codecs of pictures that are decoded; another is a rejection."""
+SOUND_CODECS = (
+    *("aac", "mp3", "ac3", "opus", "vorbis", "flac", "alac"),
+    *("pcm_u8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"),
+    *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw"),
+)
+"""Codecs of sound that are decoded; another counts as sound that cannot be."""
 FLOOR_DBFS = -120.0
 """Levels are given no lower than this: silence has none."""
 
@@ -37,6 +46,9 @@ _MARGIN_S = 0.1
 """Decoded beside a window, since the first packets of a decoder are not yet right."""
 _MAX_DAMAGED_SHARE = 0.1
 _JOINED_SAMPLES = 1 << 19
+_RATES_HZ = 1000, 768_000
+_MAX_FORMS = 16
+_DECODERS = ",".join((*VIDEO_CODECS, "libdav1d", *SOUND_CODECS, "mp3float"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +57,8 @@ class Track:
 
     waveform: NDArray[np.float32]
     """Mono, in [-1, 1], of the asked rate: float32 [t]."""
+    start_s: float = 0.0
+    """When it begins, on the stream's clock."""
     error: str = ""
     """What went wrong in decoding; the waveform ends there."""
 
@@ -54,7 +68,11 @@ def open_media(content: bytes, demuxers: str = VIDEO_DEMUXERS) -> InputContainer
     return av.open(
         io.BytesIO(content),
         mode="r",
-        container_options={"format_whitelist": demuxers, "protocol_whitelist": "file"},
+        container_options={
+            "format_whitelist": demuxers,
+            "protocol_whitelist": "file",
+            "codec_whitelist": _DECODERS,
+        },
         metadata_errors="replace",
     )
 
@@ -93,8 +111,11 @@ def decode_track(
 ) -> Track:
     """Decodes and resamples what sounds between two moments of the stream's own clock.
 
-    Packets that cannot be decoded are passed over, as players do, up to a tenth of them.
+    Packets that cannot be decoded are passed over, as players do, up to a tenth of them. Raises
+    MemoryError, and nothing else that is the stream's fault.
     """
+    if refusal := _refusal(stream):
+        return Track(waveform=np.zeros(0, np.float32), error=refusal)
     decoder = _Decoder(stream, sample_rate_hz)
     inside = _overlapping(packets, start_s - _MARGIN_S, end_s + _MARGIN_S)
     try:
@@ -103,14 +124,19 @@ def decode_track(
             if decoder.fed_s > max_s:
                 raise ValueError(f"more than {max_s:g} s of sound")
         waveform, begins_s = decoder.finish()
-    except (FFmpegError, ValueError) as failure:
+    except MemoryError:
+        raise
+    except (FFmpegError, ValueError, ArithmeticError) as failure:
         return Track(waveform=np.zeros(0, np.float32), error=str(failure))
     if decoder.damaged > _MAX_DAMAGED_SHARE * len(inside):
         error = f"{decoder.damaged} of {len(inside)} packets are damaged"
         return Track(waveform=waveform[:0], error=error)
     first = round(max(start_s - begins_s, 0.0) * sample_rate_hz)
     last = round(max(min(end_s - begins_s, max_s), 0.0) * sample_rate_hz)
-    return Track(waveform=np.clip(waveform[first:last], -1.0, 1.0))
+    inside_window = waveform[first:last]
+    if not np.isfinite(inside_window).all():
+        return Track(waveform=waveform[:0], error="samples that are no numbers")
+    return Track(waveform=np.clip(inside_window, -1.0, 1.0), start_s=max(begins_s, start_s))
 
 
 def encode_wav(waveform: NDArray[np.float32], sample_rate_hz: int) -> bytes:
@@ -134,16 +160,26 @@ def peak_dbfs(waveform: NDArray[np.float32]) -> float:
     return _decibels(float(np.max(np.abs(waveform), initial=0.0)))
 
 
+def _refusal(stream: AudioStream) -> str:
+    """Why a stream is not decoded at all; empty: it is."""
+    context = cast(Any, stream.codec_context)
+    if context is None or context.codec.canonical_name not in SOUND_CODECS:
+        name = "unknown" if context is None else context.codec.canonical_name
+        return f"sound codec {name} is none of {', '.join(SOUND_CODECS)}"
+    rate_hz: int = context.sample_rate
+    if not _RATES_HZ[0] <= rate_hz <= _RATES_HZ[1]:
+        return f"a sample rate of {rate_hz} Hz"
+    return ""
+
+
 class _Decoder:
     """Packets in, resampled mono out. Frames are joined first: each step of a resampler is dear."""
 
     def __init__(self, stream: AudioStream, sample_rate_hz: int) -> None:
         self._context: Any = stream.codec_context
-        self._decoded = AudioFifo()
-        # Weights that sum to 1: FFmpeg's own for floats make stereo 3 dB louder, and clip.
-        self._resampler = AudioResampler(
-            format="flt", layout="mono", rate=sample_rate_hz, options={"rematrix_maxval": "1"}
-        )
+        self._rate_hz = sample_rate_hz
+        self._form: tuple[str, str, int] | None = None
+        self._forms = 0
         self._parts: list[NDArray[np.float32]] = []
         self._begins_s: float | None = None
         self.fed_s = 0.0
@@ -160,19 +196,40 @@ class _Decoder:
                 self._begins_s = float(frame.time or 0.0)
             self.fed_s += frame.samples / frame.sample_rate
             frame.pts = None
+            self._take_form(frame)
             self._decoded.write(frame)
-        if self._decoded.samples >= _JOINED_SAMPLES:
-            self._resample(self._decoded.read())
+            if self._decoded.samples >= _JOINED_SAMPLES:
+                self._resample(self._decoded.read())
 
     def finish(self) -> tuple[NDArray[np.float32], float]:
         """The whole waveform, and when it begins on the stream's clock."""
         self.feed(None)
-        if self._decoded.samples:
-            self._resample(self._decoded.read())
-        self._resample(None)
+        self._drain()
         if not self._parts:
             return np.zeros(0, np.float32), 0.0
         return np.concatenate(self._parts), self._begins_s or 0.0
+
+    def _take_form(self, frame: AudioFrame) -> None:
+        """Begins anew where channels or rate change: ``AudioFifo`` would read past the frame."""
+        form = frame.format.name, frame.layout.name, frame.sample_rate
+        if form == self._form:
+            return
+        self._drain()
+        self._form, self._forms = form, self._forms + 1
+        if self._forms > _MAX_FORMS:
+            raise ValueError(f"channels or rate change more than {_MAX_FORMS} times")
+        self._decoded = AudioFifo()
+        # Weights that sum to 1: FFmpeg's own for floats make stereo 3 dB louder, and clip.
+        self._resampler = AudioResampler(
+            format="flt", layout="mono", rate=self._rate_hz, options={"rematrix_maxval": "1"}
+        )
+
+    def _drain(self) -> None:
+        if self._form is None:
+            return
+        if self._decoded.samples:
+            self._resample(self._decoded.read())
+        self._resample(None)
 
     def _resample(self, frame: AudioFrame | None) -> None:
         for resampled in self._resampler.resample(frame and _mono(frame)):
