@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from operator import attrgetter
 
 from data_prep import records, storage
 from data_prep.catalog import Catalog, Clip
@@ -85,8 +86,9 @@ def standing_manifest(out: str) -> bytes | None:
 def _columns(rows: Sequence[tuple[Clip, ClipRow]]) -> dict[str, list[object]]:
     """The index's columns: those of the annotations from the clip, all others from its row."""
     of_clip = ("youtube_id", "start_s", "label", "split")
+    clips, fates = [clip for clip, _ in rows], [row for _, row in rows]
     return {
-        name: [getattr(clip if name in of_clip else row, name) for clip, row in rows]
+        name: list(map(attrgetter(name), clips if name in of_clip else fates))
         for name in INDEX_COLUMNS
     }
 

@@ -6,6 +6,7 @@ time where these have not changed, and by SHA-256 where they have: a copied data
 but not built again.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -32,7 +33,7 @@ _READERS = 16
 _VERSIONS_OF = ("av", "numpy", "pyarrow", "simplejpeg", "soundfile")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClipRow:
     """What became of one clip: the index's columns that do not come from the annotations."""
 
@@ -54,6 +55,7 @@ class ClipRow:
     height: int = 0
     source_width: int = 0
     source_height: int = 0
+    source_s: float = 0.0
     source_bytes: int = 0
     source_sha256: str = ""
     colorfulness: float = 0.0
@@ -85,6 +87,7 @@ class ShardRecord:
 _ADAPTER = TypeAdapter(ShardRecord)
 
 
+@functools.cache  # each shard's fingerprint asks, and looking them up takes 2 ms
 def versions() -> dict[str, str]:
     """What the bytes of a shard depend on beside settings and clips."""
     libraries = {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
