@@ -19,6 +19,7 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorTrc, Interpolation
 from av.video.stream import VideoStream
@@ -47,6 +48,8 @@ class Window:
     end_s: float
     sound_end_s: float
     """Infinite for a whole file, whose sound may outlast its pictures."""
+    file_end_s: float
+    """Where the file's last picture ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ class Target:
 
 def video_stream(container: InputContainer, settings: MediaSettings) -> VideoStream:
     """The first stream of moving pictures, its decoder made ready."""
-    streams = [s for s in container.streams.video if "attached_pic" not in str(s.disposition)]
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         raise RejectedError("no_picture", "no video stream")
     video = streams[0]
@@ -108,6 +111,7 @@ def find_window(
         start_s=clip.event_start_s,
         end_s=end_s if clip.event_end_s is None else min(clip.event_end_s, end_s),
         sound_end_s=math.inf if clip.event_end_s is None else clip.event_end_s,
+        file_end_s=end_s,
     )
     length_s = window.end_s - window.start_s
     if length_s < settings.min_s - 1e-3:
