@@ -2,31 +2,28 @@
 
 The process is killed when a clip takes too long, may take only so much memory, and goes with the
 process that started it. A clip over which it dies is tried once more in a fresh one, and then
-rejected. One that dies between two clips, of whatever, is replaced.
+rejected; one over which somebody else kills it is tried more often, since that is not its fault.
 """
 
+import functools
 import hashlib
 import resource
-import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, TypeAlias
+from types import TracebackType
+from typing import TypeAlias
 
-from pebble import ProcessExpired, ProcessPool
-
+from data_prep.child import Child, DiedError, SlowError
 from data_prep.media import read_clip, read_file
 from data_prep.sample import Excerpt, MediaSettings, RejectedError, Rejection, Sample
 
 Source: TypeAlias = bytes | Path
 _AHEAD = 2  # clips that wait for the process, so that it need not wait for the next one
 _ATTEMPTS = 2
+_KILLS = 5  # of the process by others over one clip, which are not counted as attempts
 _COPIES = 2.25  # of a file's content while it is handed over
 _RAISED = (MemoryError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError)
 """What a file may yet make a library raise; a program that is wrong rejects every clip so."""
@@ -50,28 +47,7 @@ class _Excerpt:
     event_end_s: float | None
 
 
-class _LeanProcess(SpawnProcess):
-    """A new process without the program's main module, which it would load for nothing.
-
-    A forked one would be faster, and inherit the locks of the threads of whoever starts it.
-    """
-
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802 (multiprocessing's hook)
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            start: Any = vars(SpawnProcess)["_Popen"]
-            return start(process_obj)
-        finally:
-            sys.modules["__main__"] = main
-
-
-class _LeanContext(SpawnContext):
-    Process = _LeanProcess
-
-
-_Pending: TypeAlias = "tuple[_Excerpt, Source, Future[Decoded]] | Decoded"
+_Pending: TypeAlias = "tuple[_Excerpt, Source] | Decoded"
 
 
 class Decoder:
@@ -81,7 +57,7 @@ class Decoder:
         self.turn = threading.Lock()
         """Held by whoever decodes a shard: one at a time, while others read or upload."""
         self._settings = settings
-        self._pool = self._new_pool()
+        self._child: Child | None = None
 
     def __enter__(self) -> "Decoder":
         return self
@@ -96,20 +72,24 @@ class Decoder:
 
     def close(self) -> None:
         """Ends the process, and what it is at."""
-        self._pool.stop()
-        self._pool.join()
+        if self._child is not None:
+            self._child.close()
+            self._child = None
 
     def decode(self, clips: Iterable[tuple[Excerpt, Source | Rejection]]) -> Iterator[Decoded]:
         """Outcomes in the order of the clips; a rejection in place of a file is passed on."""
+        if self._child is not None and self._child.owing:
+            self.close()  # whoever came before has left in the middle
         waiting: deque[_Pending] = deque()
         for clip, source in clips:
-            waiting.append(self._start(clip, source))
+            waiting.append(self._pending(clip, source))
+            self._send(waiting)
             if len(waiting) > _AHEAD:
-                yield self._finish(waiting.popleft())
+                yield self._finish(waiting)
         while waiting:
-            yield self._finish(waiting.popleft())
+            yield self._finish(waiting)
 
-    def _start(self, clip: Excerpt, source: Source | Rejection) -> _Pending:
+    def _pending(self, clip: Excerpt, source: Source | Rejection) -> _Pending:
         if isinstance(source, Rejection):
             return Decoded(outcome=source)
         cap = self._settings.max_memory_bytes
@@ -118,58 +98,55 @@ class Decoder:
         excerpt = _Excerpt(
             key=clip.key, event_start_s=clip.event_start_s, event_end_s=clip.event_end_s
         )
-        return excerpt, source, self._submit(excerpt, source)
+        return excerpt, source
 
-    def _new_pool(self) -> ProcessPool:
-        return ProcessPool(
-            max_workers=1,
-            initializer=_limit_memory,
-            initargs=(self._settings.max_memory_bytes,),
-            context=_LeanContext(),
-        )
+    def _send(self, waiting: Sequence[_Pending]) -> Child:
+        """Sends the last of those that wait; all of them where there is no process yet."""
+        unsent = [waiting[-1]] if self._child else waiting
+        if self._child is None:
+            limit = functools.partial(_limit_memory, self._settings.max_memory_bytes)
+            self._child = Child(decode_clip, limit)
+        for pending in unsent:
+            if not isinstance(pending, Decoded):
+                excerpt, source = pending
+                self._child.call(source, excerpt, self._settings)
+        return self._child
 
-    def _submit(self, excerpt: _Excerpt, source: Source) -> "Future[Decoded]":
-        try:
-            return self._schedule(excerpt, source)
-        except RuntimeError:  # the process died while it had nothing to do
-            self.close()
-            self._pool = self._new_pool()
-            return self._schedule(excerpt, source)
-
-    def _schedule(self, excerpt: _Excerpt, source: Source) -> "Future[Decoded]":
-        return self._pool.schedule(
-            decode_clip,
-            args=(source, excerpt, self._settings),
-            timeout=self._settings.max_decode_s,
-        )
-
-    def _finish(self, pending: _Pending) -> Decoded:
-        if isinstance(pending, Decoded):
-            return pending
-        excerpt, source, future = pending
+    def _finish(self, waiting: "deque[_Pending]") -> Decoded:
+        """The outcome of the first that waits, which waits no longer."""
+        first = waiting[0]
+        if isinstance(first, Decoded):
+            waiting.popleft()
+            return first
         failures: list[Rejection] = []
-        innocent = True
+        kills = 0
         while len(failures) < _ATTEMPTS:
+            child = self._child or self._send(waiting)
             try:
-                return future.result()
-            except (TimeoutError, ProcessExpired, BrokenProcessPool, *_RAISED) as error:
-                # The first time, it may have died over nothing, or over the clip before.
-                if not (isinstance(error, BrokenProcessPool) and innocent):
-                    failures.append(self._failure(excerpt, error))
-            innocent = False
-            if len(failures) < _ATTEMPTS:
-                future = self._submit(excerpt, source)
-        return _lost(failures[-1], source, self._settings.max_bytes)
+                decoded = child.answer(self._settings.max_decode_s)
+            except (SlowError, DiedError, *_RAISED) as error:
+                self.close()
+                if isinstance(error, DiedError) and error.killed and kills < _KILLS:
+                    kills += 1
+                elif isinstance(error, DiedError) and not error.started:
+                    raise OSError(f"the process that decodes does not start: {error}") from error
+                else:
+                    failures.append(self._failure(first[0], error))
+            else:
+                waiting.popleft()
+                return decoded
+        waiting.popleft()
+        return _lost(failures[-1], first[1], self._settings.max_bytes)
 
     def _failure(self, clip: Excerpt, error: Exception) -> Rejection:
-        if isinstance(error, TimeoutError):
+        if isinstance(error, SlowError):
             detail = f"decoding takes more than {self._settings.max_decode_s:g} s"
             return Rejection(key=clip.key, reason="timed_out", detail=detail)
         if isinstance(error, MemoryError):
             detail = f"needs more than {self._settings.max_memory_bytes >> 20} MiB of memory"
             return Rejection(key=clip.key, reason="too_large", detail=detail)
         detail = f"decoding ends with {type(error).__name__}: {error}"[:200]
-        if isinstance(error, ProcessExpired):
+        if isinstance(error, DiedError):
             detail = f"decoding ends the process with code {error.exitcode}"
         return Rejection(key=clip.key, reason="crashed", detail=detail)
 
