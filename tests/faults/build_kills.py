@@ -1,0 +1,361 @@
+"""Real builds, a SIGKILL at a drawn moment of each, and what is left of the set afterwards.
+
+A kill is told by its kind:
+
+    decoder      the process that decodes, of a build without Ray      goes on by itself
+    ray_decoder  the same below a worker of Ray                        goes on by itself
+    worker       a worker of Ray that builds shards                    goes on by itself
+    node         the second of two nodes, with its workers; another    goes on by itself
+                 takes its place at once, or after the build alone
+    driver       ``aiaic prepare`` on Ray, its whole process group     the same command again
+    process      ``aiaic prepare`` without Ray, that process alone     the same command again
+
+Only processes that this one has started are ever killed.
+"""
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep import records
+from data_prep.manifest import MANIFEST_NAME
+from data_prep.verification import verify
+from tests.conftest import write_clip
+from tests.faults.processes import PATIENCE_S, Nodes, builders, decoders, still_decoding, wait_for
+
+RAY_KINDS = ("ray_decoder", "worker", "node", "driver")
+GO_ON = ("decoder", "ray_decoder", "worker", "node")
+REJECTED = {"missing": 3, "too_short": 2, "undecodable": 3}
+THIRDS = ("early", "middle", "late")
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Clips, and the command that builds them."""
+
+    folder: Path
+    shards: int
+    clips_per_shard: int
+
+    def command(self, out: Path, workers: int, *more: str) -> list[str]:
+        """``aiaic prepare`` as a person types it."""
+        clips, rows = self.folder / "clips", self.folder / "clips.csv"
+        command = [sys.executable, "-m", "workflows.cli", "prepare", "--dataset", "vggsound"]
+        command += ["--clips", str(clips), "--annotations", str(rows), "--out", str(out), "--json"]
+        command += ["--clips-per-shard", str(self.clips_per_shard), "--workers", str(workers)]
+        return [*command, "--size-px", "48", "--pictures", "2", *more]
+
+
+def make_world(folder: Path, *, clips: int, files: int = 40, shards: int = 12) -> World:
+    """``clips`` clips under names of their own, which are links to ``files`` different ones; eight
+    more are missing, undecodable or too short."""
+    source, linked = folder / "files", folder / "clips"
+    linked.mkdir(parents=True)
+    for number in range(files):
+        tone_hz = None if number % 9 == 8 else 300.0 + 17 * number
+        write_clip(source / f"{number}.mp4", seconds=1.0 + number % 3 / 10, tone_hz=tone_hz)
+    write_clip(source / "short.mp4", seconds=0.5)
+    (source / "text.mp4").write_bytes(b"no video at all" * 9)
+    rows = []
+    for number in range(clips):
+        rows.append((f"scene{number:06d}", "train" if number % 5 else "test"))
+        linked.joinpath(f"{rows[-1][0]}_000001.mp4").hardlink_to(source / f"{number % files}.mp4")
+    for reason, count in REJECTED.items():
+        for number in range(count):
+            rows.append((f"{reason[:5]}{number:06d}", "train"))
+            if reason != "missing":
+                file = source / ("short.mp4" if reason == "too_short" else "text.mp4")
+                linked.joinpath(f"{rows[-1][0]}_000001.mp4").hardlink_to(file)
+    lines = [f'{youtube_id},1,"dog, barking",{split}\n' for youtube_id, split in rows]
+    (folder / "clips.csv").write_text("".join(lines))
+    return World(folder=folder, shards=shards, clips_per_shard=round(len(rows) / shards))
+
+
+class Watch:
+    """Looks at a place while it is built: shards begun and finished, and when a manifest came."""
+
+    def __init__(self, out: Path, scratch: Path) -> None:
+        self._out, self._scratch, self._ended = out, scratch, threading.Event()
+        self.begun: set[str] = set()
+        """Scratch folders, one for each time that a shard is begun."""
+        self.manifest_at: float | None = None
+        self.finished_at_manifest = 0
+        self._thread = threading.Thread(target=self._look_on, daemon=True)
+        self._thread.start()
+
+    @property
+    def finished(self) -> int:
+        """Shards that have a record now."""
+        return len(list((self._out / "records").glob("shard-*.json")))
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look_on(self) -> None:
+        while not self._ended.wait(0.005):
+            self.begun.update(path.name for path in self._scratch.glob("shard-*"))
+            if self.manifest_at is None and (self._out / MANIFEST_NAME).exists():
+                self.manifest_at = time.monotonic()
+                self.finished_at_manifest = self.finished
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """Where builds run: the world, a scratch folder, and the cluster where one is needed."""
+
+    world: World
+    scratch: Path
+    nodes: Nodes | None = None
+
+    def start(self, out: Path, workers: int, *more: str) -> "subprocess.Popen[str]":
+        """A build in a process group of its own."""
+        env = os.environ | {"TMPDIR": str(self.scratch), "OMP_NUM_THREADS": "1"}
+        env.pop("RAY_ADDRESS", None)
+        if workers:
+            assert self.nodes is not None
+            env["RAY_ADDRESS"] = self.nodes.cluster.address
+        with out.with_suffix(".err").open("a") as errors:
+            return subprocess.Popen(
+                self.world.command(out, workers, *more),
+                env=env,
+                cwd=Path(__file__).parents[2],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
+
+    def root(self, build: "subprocess.Popen[str]", workers: int) -> int:
+        """The process below which the decoders of a build are found."""
+        return os.getpid() if workers else build.pid
+
+    def scratch_left(self) -> int:
+        """Scratch folders that lie about."""
+        return len(list(self.scratch.glob("shard-*")))
+
+
+def ended(build: "subprocess.Popen[str]", out: Path) -> dict[str, Any]:
+    """What a build tells at its end. Raises RuntimeError where it fails or does not end."""
+    try:
+        told, _ = build.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(build.pid, signal.SIGKILL)
+        build.communicate()
+        raise RuntimeError(f"the build does not end within {PATIENCE_S:g} s") from None
+    if build.returncode:
+        lines = out.with_suffix(".err").read_text().replace("\r", "\n").strip().splitlines()
+        raise RuntimeError(f"the build ends with {build.returncode}: {(lines or ['?'])[-1]}")
+    return json.loads(told.splitlines()[-1])
+
+
+def files_of(out: Path) -> dict[str, str]:
+    """Checksums of what a set consists of, without records and hidden files."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in out.rglob("*")
+        if path.is_file() and path.parent.name != "records" and not path.name.startswith(".")
+    }
+
+
+def left_over(out: Path) -> list[str]:
+    """Unfinished files in a place, by their names without the random part."""
+    hidden = (path.name for path in out.rglob(".*") if path.is_file())
+    return sorted(re.sub(r"\.[0-9a-f]{12}\.part$", ".part", name) for name in hidden)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undisturbed:
+    """A build that nobody kills: what must come out, and how long it takes."""
+
+    files: dict[str, str]
+    told: dict[str, Any]
+    duration_s: float
+    """From the start of the first decoder to the manifest."""
+    whole_s: float
+    """From the command's start to its end."""
+    start_s: float
+    """From the command's start to the first decoder."""
+
+
+def undisturbed(stage: Stage, out: Path, workers: int) -> Undisturbed:
+    """Runs a build to its end."""
+    started, watch = time.monotonic(), Watch(out, stage.scratch)
+    build = stage.start(out, workers)
+    root = stage.root(build, workers)
+    wait_for(lambda: decoders(root) or build.poll() is not None, "decoder")
+    begun = time.monotonic()
+    told = ended(build, out)
+    whole_s = time.monotonic() - started
+    watch.stop()
+    assert watch.manifest_at is not None  # the build has succeeded
+    verify(str(out))
+    return Undisturbed(
+        files=files_of(out),
+        told=told,
+        duration_s=watch.manifest_at - begun,
+        whole_s=whole_s,
+        start_s=begun - started,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fate:
+    """What became of a build that was killed."""
+
+    kind: str
+    share: float
+    """When it was to be killed: 0.25 is when a quarter of the shards were finished, and within the
+    time that one takes, by an undisturbed build's duration."""
+    finished: int
+    """Shards that were finished at that moment."""
+    third: str
+    """Of the build, by these."""
+    faults: list[str] = field(default_factory=list)
+    """What is wrong with the set; empty where it equals the undisturbed one."""
+    left_over: list[str] = field(default_factory=list)
+    """Unfinished files beside the set."""
+    scratch: int = 0
+    """Folders left in the machine's temporary one."""
+    again: int = 0
+    """Shards that were begun more than once."""
+    extra_s: float = 0.0
+    """How much longer all of it took than an undisturbed build."""
+
+
+def draw(rng: random.Random, kinds: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Kinds in turn, each with moments in the early, the middle and the late third in turn."""
+    seen = dict.fromkeys(kinds, rng.randrange(3))
+    while True:
+        for kind in kinds:
+            yield kind, (seen[kind] % 3 + rng.random()) / 3
+            seen[kind] += 1
+
+
+def disturb(
+    stage: Stage, kind: str, share: float, expected: Undisturbed, out: Path, rng: random.Random
+) -> Fate | None:
+    """Kills one build and lets it come to its end; None where that came first."""
+    workers = 2 if kind in RAY_KINDS else 0
+    started, watch = time.monotonic(), Watch(out, stage.scratch)
+    build = stage.start(out, workers)
+    root = stage.root(build, workers)
+    try:
+        wait_for(lambda: decoders(root) or build.poll() is not None, "decoder")
+        step = share * stage.world.shards
+        wait_for(lambda: watch.finished >= int(step) or build.poll() is not None, "shard")
+        time.sleep(step % 1 * expected.duration_s / stage.world.shards)
+        decoding, finished = decoders(root), watch.finished
+        if not _hit(stage, build, kind, rng) or watch.manifest_at is not None:
+            ended(build, out)
+            return None
+        faults: list[str] = []
+        if kind not in GO_ON:
+            build.communicate()
+            wait_for(lambda: not still_decoding(decoding), "end of the killed build's decoders")
+            faults = half_published(out, expected)
+        faults += _to_the_end(stage, build, kind, expected, out, at_once=rng.random() < 0.5)
+        if watch.finished_at_manifest < stage.world.shards:
+            faults.append(f"the manifest came after {watch.finished_at_manifest} shards")
+        return Fate(
+            kind=kind,
+            share=round(share, 3),
+            finished=finished,
+            third=THIRDS[min(2, 3 * finished // stage.world.shards)],
+            faults=faults,
+            left_over=left_over(out),
+            scratch=stage.scratch_left(),
+            again=len(watch.begun) - stage.world.shards,
+            extra_s=round(time.monotonic() - started - expected.whole_s, 2),
+        )
+    finally:
+        if build.poll() is None:
+            os.killpg(build.pid, signal.SIGKILL)
+            build.communicate()
+        if kind == "node":
+            assert stage.nodes is not None
+            stage.nodes.restore()
+        watch.stop()
+        for folder in stage.scratch.glob("shard-*"):
+            shutil.rmtree(folder)
+
+
+def _hit(stage: Stage, build: "subprocess.Popen[str]", kind: str, rng: random.Random) -> bool:
+    """Kills what the kind says; False where there is nothing to kill."""
+    if build.poll() is not None:
+        return False
+    if kind == "node":
+        assert stage.nodes is not None
+        stage.nodes.kill()
+    elif kind == "driver":
+        os.killpg(build.pid, signal.SIGKILL)
+    elif kind == "process":
+        build.kill()
+    else:
+        root = os.getpid() if kind in RAY_KINDS else build.pid
+        found = builders(root) if kind == "worker" else decoders(root)
+        if not found:
+            return False
+        os.kill(rng.choice(found), signal.SIGKILL)
+    return True
+
+
+def _to_the_end(
+    stage: Stage,
+    build: "subprocess.Popen[str]",
+    kind: str,
+    expected: Undisturbed,
+    out: Path,
+    *,
+    at_once: bool,
+) -> list[str]:
+    """Waits for the build's end, or runs it again; says what is wrong then."""
+    faults: list[str] = []
+    try:
+        if kind == "node" and at_once:
+            assert stage.nodes is not None
+            stage.nodes.restore()
+        if kind not in GO_ON:
+            build = stage.start(out, 2 if kind in RAY_KINDS else 0)
+        told = ended(build, out)
+        verify(str(out))
+    except (RuntimeError, TimeoutError, ValueError, OSError) as error:
+        return [*faults, str(error)]
+    if _counts(told) != _counts(expected.told):
+        faults.append(f"the counts are {_counts(told)}, not {_counts(expected.told)}")
+    files = files_of(out)
+    if files != expected.files:
+        others = sorted(name for name, _ in files.items() ^ expected.files.items())
+        faults.append(f"other than undisturbed: {', '.join(dict.fromkeys(others))}")
+    return faults
+
+
+def _counts(told: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if name not in ("out", "reused_shards")}
+
+
+def half_published(out: Path, expected: Undisturbed) -> list[str]:
+    """What a place holds, just after a kill, that it must not hold under a final name."""
+    files = files_of(out)
+    wrong = [name for name, sha256 in files.items() if expected.files.get(name) != sha256]
+    faults = [f"{name} is half-published" for name in wrong]
+    if MANIFEST_NAME in files and len(files) < len(expected.files):
+        faults.append("there is a manifest before its shards")
+    sizes = {path.name: path.stat().st_size for path in (out / "shards").glob("[!.]*")}
+    for path in (out / "records").glob("[!.]*"):
+        if not records.tars_stand(records.decode(path.read_bytes()), sizes.get):
+            faults.append(f"{path.name} vouches for tars that are not there")
+    return faults

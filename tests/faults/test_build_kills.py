@@ -1,0 +1,167 @@
+"""Builds that are killed at drawn moments come to the very set of undisturbed ones."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from data_prep.catalog import Clip
+from data_prep.child import Child, DiedError
+from data_prep.decoder import Decoder
+from data_prep.manifest import load_manifest
+from data_prep.sample import MediaSettings, Sample
+from data_prep.verification import verify
+from tests.conftest import write_clip
+from tests.faults import build_kills
+from tests.faults.build_kills import Stage, disturb, draw, make_world, undisturbed
+from tests.faults.processes import decoders, still_decoding, two_nodes, wait_for
+
+RAY_KILLS = 8
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"), clips=72, files=24, shards=8)
+
+
+@pytest.fixture
+def scratch():
+    """A short path, as the names of Ray's sockets are bounded."""
+    with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_a_kill_without_ray_changes_nothing(world, scratch, tmp_path):
+    stage = Stage(world=world, scratch=scratch)
+    expected = undisturbed(stage, tmp_path / "undisturbed", workers=0)
+    assert expected.told["rejected"] == build_kills.REJECTED
+    rng = random.Random(0)
+    for number, (kind, share) in enumerate(draw(rng, ("process", "decoder"))):
+        fate = disturb(stage, kind, share, expected, tmp_path / str(number), rng)
+        assert fate is None or not fate.faults, fate
+        if number == 2:
+            break
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_kill_on_ray_changes_nothing(world, scratch, tmp_path):
+    rng, fates = random.Random(1), []
+    with two_nodes(scratch) as nodes:
+        stage = Stage(world=world, scratch=scratch, nodes=nodes)
+        expected = undisturbed(stage, tmp_path / "undisturbed", workers=2)
+        for number, (kind, share) in enumerate(draw(rng, build_kills.RAY_KINDS)):
+            out = tmp_path / str(number)
+            fates.append(disturb(stage, kind, share, expected, out, rng))
+            if number + 1 == RAY_KILLS:
+                break
+    assert not [fate for fate in fates if fate is not None and fate.faults]
+    assert len([fate for fate in fates if fate is not None]) > RAY_KILLS / 2
+
+
+def test_two_builds_at_once_have_one_winner(world, scratch, tmp_path):
+    """Of two sizes of pictures one stands; whoever comes second says so and changes nothing."""
+    out, stage = tmp_path / "out", Stage(world=world, scratch=scratch)
+    sizes = {32: stage.start(out, 0, "--size-px", "32"), 40: stage.start(out, 0, "--size-px", "40")}
+    told = {size: build.communicate(timeout=120)[0] for size, build in sizes.items()}
+    (winner,) = (size for size, build in sizes.items() if build.returncode == 0)
+    (loser,) = (size for size, build in sizes.items() if build.returncode == 1)
+    assert told[loser] == ""
+    (line,) = (
+        line.rpartition("\r")[2]
+        for line in out.with_suffix(".err").read_text().splitlines()
+        if "aiaic: error" in line
+    )
+    assert line.startswith("aiaic: error: another build has published")
+    assert verify(str(out)).digest == json.loads(told[winner].splitlines()[-1])["digest"]
+    assert load_manifest(str(out)).settings["media"]["size_px"] == winner
+    assert build_kills.left_over(out) == []
+
+
+def answer_much() -> bytes:
+    return bytes(1 << 24)
+
+
+def nothing() -> None:
+    """Prepares nothing."""
+
+
+def test_a_process_killed_while_it_answers_is_known_to_be_gone():
+    """What has arrived of the answer is more than nothing, and less than all."""
+    child = Child(answer_much, nothing)
+    child.call()
+    assert len(child.answer(60)) == 1 << 24
+    child.call()
+    child._connection.poll(60)
+    (pid,) = decoders(os.getpid())
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(DiedError) as death:
+        child.answer(60)
+    assert death.value.killed
+    assert not decoders(os.getpid())
+
+
+ORPHAN = """
+import time
+from data_prep.child import Child
+if __name__ == "__main__":
+    child = Child(time.sleep, dict)
+    child.call(600)
+    time.sleep(600)
+"""
+
+
+def test_a_process_ends_with_the_one_that_started_it_whatever_it_is_at():
+    root = Path(__file__).parents[2]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN], env=os.environ | {"PYTHONPATH": str(root)}
+    )
+    try:
+        (pid,) = wait_for(lambda: decoders(parent.pid), "process")
+        time.sleep(0.5)
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_for(lambda: not still_decoding([pid]), "end of the process", 20)
+
+
+def test_clips_survive_the_death_of_their_process(tmp_path):
+    """Killed as it starts, again and again over one clip, and between clips."""
+    clips = [
+        Clip(key=str(n), youtube_id=str(n), start_s=0, label="", split="train", uri="")
+        for n in range(6)
+    ]
+    path = write_clip(tmp_path / "clip.mp4", seconds=1.2)
+    killed: list[int] = []
+
+    def kill_four() -> None:
+        while len(killed) < 4:
+            killed.extend(kill_decoders())
+            time.sleep(0.01)
+
+    with Decoder(MediaSettings(size_px=32)) as decoder:
+        (undisturbed,) = decoder.decode([(clips[0], path)])
+        killer = threading.Thread(target=kill_four)
+        killer.start()
+        for decoded in decoder.decode((clip, path) for clip in clips):
+            assert isinstance(decoded.outcome, Sample), decoded
+            assert decoded.source_sha256 == undisturbed.source_sha256
+            killer.join()
+            kill_decoders()
+    assert len(set(killed)) == 4
+
+
+def kill_decoders() -> list[int]:
+    found = decoders(os.getpid())
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not still_decoding(found), "end of the process")
+    return found
