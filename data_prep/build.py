@@ -210,6 +210,7 @@ def _row(decoded: Decoded, filters: Filters) -> ClipRow:
         height=outcome.height,
         source_width=outcome.source_width,
         source_height=outcome.source_height,
+        source_s=outcome.source_s,
         colorfulness=outcome.colorfulness,
         motion=outcome.motion,
         crop=outcome.crop,

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
-from typing import Any, cast
+from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorTrc, Interpolation
@@ -38,6 +39,7 @@ _SCALING = (
 _WIDE_TRANSFERS = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 _WIDE_MATRICES = (9, 10)  # BT.2020
 _MOTION_SIZE = 64, 36
+_ROOM_BYTES_PER_PIXEL = 6  # two frames and more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +181,7 @@ def decode(
         for packet in [*frames[first : last + 1], None]:
             needed = packet is None or packet.pts in wanted
             context.skip_frame = "DEFAULT" if needed else "NONREF"
-            for frame in cast("list[VideoFrame]", context.decode(packet)):
+            for frame in _decoded(context, packet):
                 if frame.is_corrupt and (frame.pts or 0) >= _pts(frames, first):
                     raise RejectedError("undecodable", "a frame is damaged")
                 if frame.pts in wanted:
@@ -189,6 +191,15 @@ def decode(
         if target.pts not in taken:
             raise RejectedError("undecodable", f"no frame comes out at {target.requested_s:.2f} s")
     return taken
+
+
+def _decoded(context: Any, packet: AnyPacket | None) -> list[VideoFrame]:
+    try:
+        return context.decode(packet)
+    except FFmpegError:
+        # Some decoders call it invalid data where they get no memory; this raises MemoryError.
+        np.empty(_ROOM_BYTES_PER_PIXEL * context.width * context.height, np.uint8)
+        raise
 
 
 def upright_images(

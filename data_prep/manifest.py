@@ -55,6 +55,7 @@ INDEX_SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("source_width", pa.int32()),
         ("source_height", pa.int32()),
+        ("source_s", pa.float64()),
         ("source_bytes", pa.int64()),
         ("source_sha256", pa.string()),
         ("colorfulness", pa.float64()),

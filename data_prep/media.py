@@ -132,6 +132,7 @@ def _read(content: bytes, clip: Excerpt, settings: MediaSettings) -> Sample:
         height=pictures.images[0].shape[0],
         source_width=pictures.source_size[0],
         source_height=pictures.source_size[1],
+        source_s=round(window.file_end_s, 6),
         crop=pictures.crop,
         colorfulness=round(max(map(quality.colorfulness, pictures.images)), 2),
         motion=pictures.motion,

@@ -121,6 +121,8 @@ class Sample:
     """Of the frames in the file, before rotation."""
     source_height: int
     """Of the frames in the file, before rotation."""
+    source_s: float
+    """Length of the file's pictures."""
     crop: tuple[int, ...]
     """Left, top, width and height of what was kept of the upright frame; empty: all of it."""
     colorfulness: float

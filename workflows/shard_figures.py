@@ -104,6 +104,7 @@ def histograms(index: Index) -> dict[str, Histogram]:
     deviation_ms = 1000 * (actual - requested)
     series: dict[str, tuple[NDArray[Any], str, str]] = {
         "sound_s": (_numbers(heard, "sound_s"), "length of the sound, s", "clips"),
+        "source_s": (_numbers(written, "source_s"), "length of the source, s", "clips"),
         "requested_s": (requested, "time of the picture in its file, s", "pictures"),
         "deviation_ms": (deviation_ms, "frame taken later than asked for, ms", "pictures"),
         "source_bytes": (_numbers(written, "source_bytes") / 1e6, "source file, MB", "clips"),

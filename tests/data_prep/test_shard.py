@@ -20,6 +20,7 @@ def sample(key: str, pictures: int = 1, sound: bytes = b"sound") -> Sample:
         height=8,
         source_width=8,
         source_height=8,
+        source_s=2.0,
         crop=(),
         colorfulness=20.0,
         motion=None,
