@@ -202,6 +202,7 @@ def undisturbed(stage: Stage, out: Path, workers: int) -> Undisturbed:
     whole_s = time.monotonic() - started
     watch.stop()
     assert watch.manifest_at is not None  # the build has succeeded
+    assert watch.finished_at_manifest == stage.world.shards, "a manifest before its shards"
     verify(str(out))
     return Undisturbed(
         files=files_of(out),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -94,6 +95,7 @@ def nothing() -> None:
     """Prepares nothing."""
 
 
+@pytest.mark.timeout(90)
 def test_a_process_killed_while_it_answers_is_known_to_be_gone():
     """What has arrived of the answer is more than nothing, and less than all."""
     child = Child(answer_much, nothing)
