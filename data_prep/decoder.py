@@ -7,6 +7,7 @@ rejected; one over which somebody else kills it is tried more often, since that 
 
 import functools
 import hashlib
+import importlib
 import resource
 import threading
 from collections import deque
@@ -183,6 +184,7 @@ def _decoded(outcome: Sample | Rejection, content: bytes) -> Decoded:
 
 def _limit_memory(max_bytes: int) -> None:
     """Lets this process take ``max_bytes`` more than it has now."""
+    importlib.import_module("av.subtitles.stream")  # which the first file would load otherwise
     status = Path("/proc/self/status").read_text(encoding="ascii")
     has_kib = int(status.partition("VmData:")[2].split()[0])
     limit = (has_kib << 10) + max_bytes
