@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from tests.faults.media_files import (
+    ONE,
     RGB,
     ROSE,
     Sound,
