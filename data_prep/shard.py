@@ -178,8 +178,7 @@ def _member(
     tar: tarfile.TarFile, info: tarfile.TarInfo, name: str, pattern: re.Pattern[str]
 ) -> Member:
     match = pattern.fullmatch(info.name)
-    plain = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse()
-    if not plain or match is None:
+    if not info.isreg() or info.issparse() or match is None:
         raise _MemberError(f"{name}: member {info.name!r} is no picture or sound of a shard")
     if not 0 <= info.size <= MAX_MEMBER_BYTES:
         raise _MemberError(
