@@ -99,6 +99,7 @@ def _report(fates: list[Fate], of: dict[str, Undisturbed]) -> dict[str, Any]:
             name: {"whole": round(one.whole_s, 1), "decoding": round(one.duration_s, 1)}
             for name, one in of.items()
         },
+        "longest_to_end_s": {k: max(f.to_end_s for f in those) for k, those in by_kind.items()},
         "longest_extra_s": {k: max(fate.extra_s for fate in those) for k, those in by_kind.items()},
         "shards_begun_again_mean": {
             kind: round(statistics.mean(fate.again for fate in those), 2)

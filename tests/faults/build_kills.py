@@ -233,6 +233,8 @@ class Fate:
     """Folders left in the machine's temporary one."""
     again: int = 0
     """Shards that were begun more than once."""
+    to_end_s: float = 0.0
+    """From the kill to the build's end."""
     extra_s: float = 0.0
     """How much longer all of it took than an undisturbed build."""
 
@@ -263,6 +265,7 @@ def disturb(
         if not _hit(stage, build, kind, rng) or watch.manifest_at is not None:
             ended(build, out)
             return None
+        killed = time.monotonic()
         faults: list[str] = []
         if kind not in GO_ON:
             build.communicate()
@@ -280,6 +283,7 @@ def disturb(
             left_over=left_over(out),
             scratch=stage.scratch_left(),
             again=len(watch.begun) - stage.world.shards,
+            to_end_s=round(time.monotonic() - killed, 2),
             extra_s=round(time.monotonic() - started - expected.whole_s, 2),
         )
     finally:
