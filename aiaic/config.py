@@ -3,7 +3,8 @@
 import dataclasses
 import difflib
 import functools
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -46,6 +47,24 @@ def override(config: T, values: Mapping[str, Any]) -> T:
         node = functools.reduce(lambda inner, name: inner[name], parents, tree)
         node[leaf] = value
     return from_json(type(config), tree)
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` texts as dotted keys and JSON values.
+
+    Raises:
+        ValueError: a text has no ``=``.
+    """
+    values: dict[str, Any] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ValueError(f"setting '{text}' is not of the form KEY=VALUE")
+        try:
+            values[key] = json.loads(value)
+        except json.JSONDecodeError:
+            values[key] = value
+    return values
 
 
 def dotted_keys(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

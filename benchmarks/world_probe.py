@@ -30,7 +30,8 @@ from tqdm import tqdm
 from aiaic.color import AB_SCALE, join, rgb_to_lab
 from aiaic.probe import sibling_probe_accuracy
 from data_prep.catalog import read_vggsound
-from data_prep.media import MediaSettings, Sample, read_clip
+from data_prep.media import read_clip
+from data_prep.sample import MediaSettings, Sample
 from data_prep.synthetic import World, siblings, synthesize
 
 SIZE_PX = 96

@@ -9,18 +9,16 @@ machines maps it over the plan. The manifest makes a build exist.
     OUT/records/shard-00003.json                             what was built, and from what
 """
 
-import contextlib
-import errno
 import functools
 import hashlib
-import tempfile
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
-from data_prep import records, storage
+from data_prep import records, scratch, storage
 from data_prep.catalog import Catalog, Clip
 from data_prep.decoder import Decoded, Decoder, Source
 from data_prep.manifest import WRITTEN, Manifest, ShardEntry, picture_place, sound_place
@@ -29,7 +27,7 @@ from data_prep.publication import publish_manifest, standing_manifest
 from data_prep.quality import Filters, judge
 from data_prep.records import ClipRow, ShardRecord
 from data_prep.sample import MediaSettings, Rejection, Sample
-from data_prep.shard import PICTURE_SUFFIX, SOUND_SUFFIX, TarRecord, WrittenShard, write_shard
+from data_prep.shard import PICTURE_SUFFIX, SOUND_SUFFIX, WrittenShard, write_shard
 
 SHARDS_AT_ONCE = 2
 """Shards that share a decoder: while one is uploaded, the next is decoded."""
@@ -50,11 +48,11 @@ def build_shard(
         records.store(record, out)
         return record
     rows: dict[str, ClipRow] = {}
-    with tempfile.TemporaryDirectory(prefix="shard-") as scratch:
-        with decoder.turn, _space_in(scratch):
+    with scratch.folder() as folder:
+        with decoder.turn, scratch.space_in(folder):
             samples = _samples(planned, settings, decoder, rows)
-            written = write_shard(samples, Path(scratch), "shard")
-        entry = _publish_tars(planned.index, written, Path(scratch), out)
+            written = write_shard(samples, folder, "shard")
+        entry = _publish_tars(planned.index, written, folder, out)
     for key, ranges in written.ranges.items():
         assert entry is not None  # there are ranges
         rows[key] = replace(rows[key], shard=entry.name, **asdict(ranges))
@@ -70,14 +68,43 @@ def build_shard(
     return record
 
 
-def build(catalog: Catalog, settings: BuildSettings, out: str) -> Manifest:
-    """The whole build in this process, but for the decoding, which has one of its own."""
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A finished build."""
+
+    manifest: Manifest
+    reused_shards: int
+    """Shards that stood already."""
+
+
+BuildShards: TypeAlias = Callable[
+    [Sequence[PlannedShard], BuildSettings, str], Iterable[ShardRecord]
+]
+"""(shards to build, settings, place) -> their records, in any order."""
+
+
+def build_set(
+    catalog: Catalog, settings: BuildSettings, out: str, build_missing: BuildShards
+) -> Built:
+    """Plans, builds what does not stand yet, and publishes.
+
+    Raises:
+        ValueError: too many clips were rejected.
+        OSError: a store fails again and again.
+        storage.ConflictError: another build has published there meanwhile.
+    """
     expected = standing_manifest(out)
     shards = plan(catalog.clips, choose_shard_count(len(catalog.clips), settings, out))
     standing = records.find_standing(shards, settings, out)
     missing = [planned for planned in shards if planned.index not in standing]
-    built = [*standing.values(), *build_shards(missing, settings, out)]
-    return publish_manifest(catalog, built, settings, out, expected=expected)
+    built = [*standing.values(), *build_missing(missing, settings, out)]
+    manifest = publish_manifest(catalog, built, settings, out, expected=expected)
+    return Built(manifest=manifest, reused_shards=len(standing))
+
+
+def build(catalog: Catalog, settings: BuildSettings, out: str) -> Manifest:
+    """The whole build in this process, but for the decoding, which has one of its own."""
+    return build_set(catalog, settings, out, build_shards).manifest
 
 
 def build_shards(
@@ -95,27 +122,16 @@ def build_shards(
             builders.shutdown(wait=False, cancel_futures=True)
 
 
-@contextlib.contextmanager
-def _space_in(scratch: str) -> Generator[None, None, None]:
-    """A full scratch disk as an error that names it and the way out."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(
-            f"no space left in {Path(scratch).parent} for the shard in the making: free some, or "
-            "set TMPDIR to a larger disk"
-        ) from error
-
-
 def _needs_new_stamps_alone(
     before: ShardRecord, planned: PlannedShard, settings: BuildSettings, out: str
 ) -> bool:
     """Whether the shard stands, and its clips' files are other files of the same content."""
 
     def sha256_of(clip: Clip) -> str:
-        return hashlib.sha256(storage.read_bytes(clip.uri)).hexdigest()
+        try:
+            return hashlib.sha256(storage.read_bytes(clip.uri)).hexdigest()
+        except FileNotFoundError:
+            return ""
 
     def size_of(name: str) -> int | None:
         return storage.size_of(storage.join(out, "shards", name))
@@ -141,20 +157,20 @@ def _samples(
 
 def _sources(
     clips: Sequence[Clip], settings: MediaSettings
-) -> Iterator[tuple[Clip, Source | Rejection]]:
+) -> Iterator[tuple[Clip, Source | Decoded]]:
     """Clips and their files, read ahead while others are decoded."""
-    waiting: deque[tuple[Clip, Future[Source | Rejection]]] = deque()
+    waiting: deque[tuple[Clip, Future[Source | Decoded]]] = deque()
     ahead_bytes = 0
     with ThreadPoolExecutor(_READERS) as readers:
         try:
             for clip in clips:
                 waiting.append((clip, readers.submit(_source, clip, settings)))
-                ahead_bytes += _size(clip)
+                ahead_bytes += clip.size
                 while len(waiting) > _AHEAD_CLIPS or (
                     len(waiting) > 1 and ahead_bytes > _AHEAD_BYTES
                 ):
                     first, read = waiting.popleft()
-                    ahead_bytes -= _size(first)
+                    ahead_bytes -= first.size
                     yield first, read.result()
             for clip, read in waiting:
                 yield clip, read.result()
@@ -162,27 +178,24 @@ def _sources(
             readers.shutdown(wait=True, cancel_futures=True)
 
 
-def _source(clip: Clip, settings: MediaSettings) -> Source | Rejection:
+def _source(clip: Clip, settings: MediaSettings) -> Source | Decoded:
     """The clip's path, or its content if it lies in a store; a rejection where there is none."""
-    missing = Rejection(
-        key=clip.key, reason="missing", detail=f"{storage.name_of(clip.uri)} is not there"
-    )
+    detail = f"{storage.name_of(clip.uri)} is not there"
+    missing = Decoded(outcome=Rejection(key=clip.key, reason="missing", detail=detail))
     if not clip.stamp:
         return missing
     if storage.is_local(clip.uri):
         return storage.local_path(clip.uri)
-    if _size(clip) > settings.max_bytes:
-        detail = f"{_size(clip)} bytes; at most {settings.max_bytes} are read"
-        return Rejection(key=clip.key, reason="too_large", detail=detail)
+    if clip.size > settings.max_bytes:
+        detail = f"{clip.size} bytes; at most {settings.max_bytes} are read"
+        return Decoded(
+            outcome=Rejection(key=clip.key, reason="too_large", detail=detail),
+            source_bytes=clip.size,
+        )
     try:
         return storage.read_bytes(clip.uri)
     except FileNotFoundError:
         return missing
-
-
-def _size(clip: Clip) -> int:
-    """Bytes of a clip's file, as listed."""
-    return int(clip.stamp.partition(":")[0] or 0)
 
 
 def _row(decoded: Decoded, filters: Filters) -> ClipRow:
@@ -223,18 +236,17 @@ def _row(decoded: Decoded, filters: Filters) -> ClipRow:
 
 
 def _publish_tars(index: int, written: WrittenShard, folder: Path, out: str) -> ShardEntry | None:
-    """Uploads the two tars, unless the very same ones lie there; None for a shard of nothing."""
+    """Uploads the two tars; None for a shard of nothing.
+
+    Also where tars of these names lie already: they may be what is to be repaired.
+    """
     if not written.ranges:
         return None
     both = written.picture.sha256 + written.sound.sha256
     name = f"shard-{index:05d}-{hashlib.sha256(both.encode()).hexdigest()[:12]}"
 
-    def publish(suffix: str, place: str, tar: TarRecord) -> None:
-        if storage.size_of(place) != tar.bytes:
-            storage.publish(folder / f"shard{suffix}", place)
-
-    publish(PICTURE_SUFFIX, picture_place(out, name), written.picture)
-    publish(SOUND_SUFFIX, sound_place(out, name), written.sound)
+    storage.publish(folder / f"shard{PICTURE_SUFFIX}", picture_place(out, name))
+    storage.publish(folder / f"shard{SOUND_SUFFIX}", sound_place(out, name))
     return ShardEntry(
         name=name, clips=len(written.ranges), picture=written.picture, sound=written.sound
     )

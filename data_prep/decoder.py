@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TypeAlias
 
 from data_prep.child import Child, DiedError, SlowError
-from data_prep.media import read_clip, read_file
+from data_prep.media import out_of_memory, read_clip_in_memory, read_file
 from data_prep.sample import Excerpt, MediaSettings, RejectedError, Rejection, Sample
 
 Source: TypeAlias = bytes | Path
@@ -77,8 +77,8 @@ class Decoder:
             self._child.close()
             self._child = None
 
-    def decode(self, clips: Iterable[tuple[Excerpt, Source | Rejection]]) -> Iterator[Decoded]:
-        """Outcomes in the order of the clips; a rejection in place of a file is passed on."""
+    def decode(self, clips: Iterable[tuple[Excerpt, Source | Decoded]]) -> Iterator[Decoded]:
+        """Outcomes in the order of the clips; what stands in place of a file is passed on."""
         if self._child is not None and self._child.owing:
             self.close()  # whoever came before has left in the middle
         waiting: deque[_Pending] = deque()
@@ -90,9 +90,9 @@ class Decoder:
         while waiting:
             yield self._finish(waiting)
 
-    def _pending(self, clip: Excerpt, source: Source | Rejection) -> _Pending:
-        if isinstance(source, Rejection):
-            return Decoded(outcome=source)
+    def _pending(self, clip: Excerpt, source: Source | Decoded) -> _Pending:
+        if isinstance(source, Decoded):
+            return source
         cap = self._settings.max_memory_bytes
         if isinstance(source, bytes) and len(source) * _COPIES > cap:
             return _decoded(self._failure(clip, MemoryError()), source)
@@ -144,8 +144,7 @@ class Decoder:
             detail = f"decoding takes more than {self._settings.max_decode_s:g} s"
             return Rejection(key=clip.key, reason="timed_out", detail=detail)
         if isinstance(error, MemoryError):
-            detail = f"needs more than {self._settings.max_memory_bytes >> 20} MiB of memory"
-            return Rejection(key=clip.key, reason="too_large", detail=detail)
+            return out_of_memory(clip, self._settings)
         detail = f"decoding ends with {type(error).__name__}: {error}"[:200]
         if isinstance(error, DiedError):
             detail = f"decoding ends the process with code {error.exitcode}"
@@ -161,7 +160,7 @@ def decode_clip(source: Source, clip: Excerpt, settings: MediaSettings) -> Decod
             size = source.stat().st_size if rejected.reason == "too_large" else 0
             outcome = Rejection(key=clip.key, reason=rejected.reason, detail=rejected.detail)
             return Decoded(outcome=outcome, source_bytes=size)
-    return _decoded(read_clip(source, clip, settings), source)
+    return _decoded(read_clip_in_memory(source, clip, settings), source)
 
 
 def _lost(failure: Rejection, source: Source, max_bytes: int) -> Decoded:

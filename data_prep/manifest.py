@@ -117,7 +117,7 @@ class Manifest:
 
     schema_version: int
     settings: dict[str, Any]
-    """The whole configuration of the build, as plain JSON."""
+    """All that decides the bytes of the shards, as plain JSON: ``media`` and ``filters``."""
     shard_count: int
     """Number that video ids are hashed over; some shards may be empty, and are not listed then."""
     shards: tuple[ShardEntry, ...]

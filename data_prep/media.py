@@ -25,7 +25,6 @@ from data_prep.frames import Window
 from data_prep.sample import (
     Excerpt,
     MediaSettings,
-    Reason,
     RejectedError,
     Rejection,
     Sample,
@@ -40,29 +39,35 @@ from data_prep.sound import (
     level_dbfs,
     open_media,
     peak_dbfs,
-    read_sound,
 )
 
-__all__ = [
-    "MediaSettings",
-    "Reason",
-    "Rejection",
-    "Sample",
-    "SoundFate",
-    "read_clip",
-    "read_sound",
-]
+_MISSING_S = 0.5  # at the end of a file: rounding, and packets that tell no length
 
 
 def read_clip(source: bytes | Path, clip: Excerpt, settings: MediaSettings) -> Sample | Rejection:
     """Decodes one clip from its content or its path. What a file does never raises."""
     try:
+        return read_clip_in_memory(source, clip, settings)
+    except MemoryError:
+        return out_of_memory(clip, settings)
+
+
+def out_of_memory(clip: Excerpt, settings: MediaSettings) -> Rejection:
+    """What becomes of a clip whose decoding takes too much memory."""
+    detail = f"needs more than {settings.max_memory_bytes >> 20} MiB of memory"
+    return Rejection(key=clip.key, reason="too_large", detail=detail)
+
+
+def read_clip_in_memory(
+    source: bytes | Path, clip: Excerpt, settings: MediaSettings
+) -> Sample | Rejection:
+    """As ``read_clip``, but raises MemoryError: a process without a past may have enough."""
+    try:
         return _read(_content(source, settings.max_bytes), clip, settings)
     except RejectedError as rejected:
         return Rejection(key=clip.key, reason=rejected.reason, detail=rejected.detail)
     except MemoryError:
-        detail = f"needs more than {settings.max_memory_bytes >> 20} MiB of memory"
-        return Rejection(key=clip.key, reason="too_large", detail=detail)
+        raise
     except (FFmpegError, ValueError, ArithmeticError) as error:
         detail = f"{type(error).__name__}: {error}"[:200]
         return Rejection(key=clip.key, reason="undecodable", detail=detail)
@@ -77,6 +82,8 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise RejectedError("missing", f"{path.name} is not there") from None
+    except PermissionError:
+        raise RejectedError("unreadable", f"{path.name} may not be read") from None
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):  # links in a circle, a socket
             raise
@@ -112,6 +119,7 @@ def _read(content: bytes, clip: Excerpt, settings: MediaSettings) -> Sample:
         audio = next(iter(container.streams.audio), None)
         origin_s = (container.start_time or 0) / av.time_base
         packets = _demux(container, [video.index, *([audio.index] if audio else [])], settings)
+        _hold_whole(container, packets, origin_s)
         shown = [p for p in packets if p.stream_index == video.index]
         window = frames.find_window(shown, video, origin_s, clip, settings)
         pictures = _pictures(shown, video, origin_s, window, settings)
@@ -166,6 +174,20 @@ def _demux(
         if len(packets) > settings.max_packets:
             raise RejectedError("too_large", f"more than {settings.max_packets} packets")
     return packets
+
+
+def _hold_whole(container: InputContainer, packets: list[AnyPacket], origin_s: float) -> None:
+    """Refuses a Matroska file that is cut off: its streams do not say how long they are."""
+    if container.format.name != "matroska,webm" or not container.duration or not packets:
+        return
+    if {packet.stream_index for packet in packets} != set(range(len(container.streams))):
+        return  # one that is not read may be the longest
+    declared_s = container.duration / av.time_base
+    end_s = max(
+        float(((p.pts or 0) + (p.duration or 0)) * (p.time_base or 0)) - origin_s for p in packets
+    )
+    if declared_s - end_s > _MISSING_S:
+        raise RejectedError("undecodable", f"cut off at {end_s:.2f} of {declared_s:.2f} s")
 
 
 def _pictures(

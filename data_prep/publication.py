@@ -1,6 +1,7 @@
 """Catalog and records -> index and manifest, which is what makes a build exist."""
 
 import hashlib
+import importlib.metadata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -60,7 +61,7 @@ def publish_manifest(
     index_name = f"index-{index_sha256[:12]}.parquet"
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
-        settings=asdict(settings),
+        settings={"media": asdict(settings.media), "filters": asdict(settings.filters)},
         shard_count=shard_count,
         shards=tuple(record.entry for record in built if record.entry is not None),
         index=IndexEntry(name=index_name, sha256=index_sha256, rows=len(rows)),
@@ -68,10 +69,12 @@ def publish_manifest(
         leaks=tuple(
             LeakedVideo(youtube_id=leak.youtube_id, splits=leak.splits) for leak in catalog.leaks
         ),
-        versions=records.versions(),
+        versions=records.versions() | {"pyarrow": importlib.metadata.version("pyarrow")},
     )
-    storage.write_bytes(storage.join(out, index_name), index)
-    _commit(manifest, out, expected)
+    index_place = storage.join(out, index_name)
+    if manifest.to_bytes() != expected or storage.size_of(index_place) != len(index):
+        storage.write_bytes(index_place, index)
+        _commit(manifest, out, expected)
     return manifest
 
 

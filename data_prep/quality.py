@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from data_prep.sample import Reason
 
+FILTER_REASONS = ("no_sound", "grey", "still")
+"""Reasons that ``judge`` gives."""
 _HASH_SIDE, _HASH_INPUT = 8, 32
 _BAR_LEVEL = 20
 """Brightest pixel of a black bar, of 255: what compression adds to black."""

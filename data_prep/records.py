@@ -22,15 +22,15 @@ from data_prep import storage
 from data_prep.catalog import Clip
 from data_prep.manifest import SCHEMA_VERSION, SHARDS_FOLDER, WRITTEN, ShardEntry
 from data_prep.plan import BuildSettings, PlannedShard
-from data_prep.quality import Filters, judge
+from data_prep.quality import FILTER_REASONS, Filters, judge
 from data_prep.shard import PICTURE_SUFFIX, SOUND_SUFFIX
 
 log = logging.getLogger(__name__)
 
 RECORDS_FOLDER = "records"
-_FILTER_REASONS = ("no_sound", "grey", "still")
+_PASSING = ("missing", "unreadable")
 _READERS = 16
-_VERSIONS_OF = ("av", "numpy", "pyarrow", "simplejpeg", "soundfile")
+_VERSIONS_OF = ("av", "numpy", "simplejpeg", "soundfile")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,8 +117,12 @@ def decode(content: bytes | str) -> ShardRecord:
 
 
 def store(record: ShardRecord, out: str) -> None:
-    """Writes a record to its place."""
-    storage.write_bytes(_place(out, record.index), encode(record))
+    """Writes a record to its place; one that another build has put there meanwhile may stay."""
+    try:
+        storage.write_bytes(_place(out, record.index), encode(record))
+    except OSError:
+        if load(record.index, out) is None:
+            raise
 
 
 def load(index: int, out: str) -> ShardRecord | None:
@@ -156,9 +160,13 @@ def find_standing(
 
 
 def holds(record: ShardRecord, planned: PlannedShard, settings: BuildSettings) -> bool:
-    """Whether the same content would come out again, if the clips' files are the same."""
+    """Whether the same content would come out again, if the clips' files are the same.
+
+    A file that was listed, but could not be read, may be there again without any change to it.
+    """
     return record.fingerprint == fingerprint(planned, settings) and all(
-        _same_fate(row, settings.filters) for row in record.rows
+        _same_fate(row, settings.filters) and not (row.fate in _PASSING and stamp)
+        for row, stamp in zip(record.rows, record.stamps, strict=True)
     )
 
 
@@ -186,13 +194,13 @@ def same_content(
         if clip.stamp != before
     ]
     return all(
-        clip.stamp and row.source_sha256 and sha256_of(clip) == row.source_sha256
+        clip.size == row.source_bytes and row.source_sha256 and sha256_of(clip) == row.source_sha256
         for clip, row in changed
     )
 
 
 def _same_fate(row: ClipRow, filters: Filters) -> bool:
-    if row.fate == WRITTEN or row.fate in _FILTER_REASONS:
+    if row.fate == WRITTEN or row.fate in FILTER_REASONS:
         verdict = judge(row, filters)
         return (row.fate, row.detail) == (verdict or (WRITTEN, ""))
     return True

@@ -163,9 +163,9 @@ def _write_if_unchanged(
 
 
 def _is_not_met(error: Exception) -> bool:
-    """Whether a write was refused for its condition; NoSuchKey: what should match is gone."""
+    """Whether a write was refused for its condition; 404: what should match is gone."""
     status, code = s3_calls.status_of(error)
-    return status == 412 or code == "NoSuchKey"
+    return status == 412 or (status == 404 and code != "NoSuchBucket")
 
 
 def _knows_conditions(at: Location) -> bool:
@@ -176,14 +176,21 @@ def _knows_conditions(at: Location) -> bool:
         folder, slash, name = at.key.rpartition("/")
         probe = replace(at, key=f"{folder}{slash}.{name}.{uuid.uuid4().hex[:12]}.part")
         _refuses[bucket] = retried(at, lambda: _is_refused(probe))
-        if not _refuses[bucket]:
-            s3_objects.delete(probe)
+        s3_objects.delete(probe)
     return _refuses[bucket]
 
 
 def _is_refused(probe: Location) -> bool:
+    """Tries both conditions, of which a store may know one and not the other."""
+    if not _is_put_refused(probe, IfMatch=_NO_ETAG):
+        return False
+    s3_objects.put_once(probe, b"")
+    return _is_put_refused(probe, IfNoneMatch="*")
+
+
+def _is_put_refused(probe: Location, **condition: str) -> bool:
     try:
-        s3_objects.put_once(probe, b"", IfMatch=_NO_ETAG)
+        s3_objects.put_once(probe, b"", **condition)
     except ClientError as error:
         if _is_not_met(error):
             return True

@@ -11,6 +11,7 @@ exponential waits with jitter: without any answer a call ends after
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (pyarrow and botocore ship no types)
 
+import contextlib
 import functools
 import os
 import random
@@ -123,7 +124,9 @@ def locate(place: str) -> Location:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if unknown := set(query) - _QUERY_KEYS:
         known = ", ".join(sorted(_QUERY_KEYS))
-        raise ValueError(f"{place}: unknown key {sorted(unknown)[0]!r}; known are {known}")
+        raise ValueError(
+            f"s3://{parts.netloc}{parts.path}: unknown key {min(unknown)!r}; known are {known}"
+        )
     endpoint, scheme = _endpoint(query)
     return Location(
         place=place,
@@ -229,7 +232,11 @@ def _region(query: dict[str, str], bucket: str, endpoint: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _resolve_region(bucket: str) -> str:
-    return arrow_fs.resolve_s3_region(bucket)
+    for attempt in range(ATTEMPTS):
+        with contextlib.suppress(OSError):
+            return cast(str, arrow_fs.resolve_s3_region(bucket))
+        wait(attempt)
+    raise OSError(f"the region of bucket {bucket} is not known: set AWS_REGION")
 
 
 @functools.lru_cache(maxsize=16)

@@ -5,6 +5,7 @@ from typing import Literal, Protocol, TypeAlias
 
 Reason: TypeAlias = Literal[
     "missing",
+    "unreadable",
     "undecodable",
     "too_large",
     "too_long",

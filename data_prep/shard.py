@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from data_prep.media import Sample
+from data_prep.sample import Sample
 
 PICTURE_SUFFIX = ".picture.tar"
 SOUND_SUFFIX = ".sound.tar"

@@ -46,6 +46,7 @@ _MARGIN_S = 0.1
 """Decoded beside a window, since the first packets of a decoder are not yet right."""
 _MAX_DAMAGED_SHARE = 0.1
 _JOINED_SAMPLES = 1 << 19
+_HOLE_S, _LONGEST_HOLE_S = 0.1, 60.0
 _RATES_HZ = 1000, 768_000
 _MAX_FORMS = 16
 _DECODERS = ",".join((*VIDEO_CODECS, "libdav1d", *SOUND_CODECS, "mp3float"))
@@ -192,11 +193,15 @@ class _Decoder:
             self.damaged += 1
             return
         for frame in cast("list[AudioFrame]", frames):
+            time_s = frame.time
             if self._begins_s is None:
-                self._begins_s = float(frame.time or 0.0)
-            self.fed_s += frame.samples / frame.sample_rate
+                self._begins_s = float(time_s or 0.0)
             frame.pts = None
             self._take_form(frame)
+            hole_s = (time_s or 0.0) - self._begins_s - self.fed_s
+            if hole_s > _HOLE_S:
+                self._fill(frame, hole_s)
+            self.fed_s += frame.samples / frame.sample_rate
             self._decoded.write(frame)
             if self._decoded.samples >= _JOINED_SAMPLES:
                 self._resample(self._decoded.read())
@@ -223,6 +228,19 @@ class _Decoder:
         self._resampler = AudioResampler(
             format="flt", layout="mono", rate=self._rate_hz, options={"rematrix_maxval": "1"}
         )
+
+    def _fill(self, frame: AudioFrame, hole_s: float) -> None:
+        """Silence where packets are missing: what follows would slide forward."""
+        if hole_s > _LONGEST_HOLE_S:
+            raise ValueError(f"a hole of {hole_s:.1f} s")
+        samples = round(hole_s * frame.sample_rate)
+        like = frame.to_ndarray()
+        shape = like.shape[0], like.shape[1] // frame.samples * samples
+        zeros: Any = np.zeros(shape, like.dtype)
+        silence = AudioFrame.from_ndarray(zeros, format=frame.format.name, layout=frame.layout.name)
+        silence.sample_rate = frame.sample_rate
+        self._decoded.write(silence)
+        self.fed_s += samples / frame.sample_rate
 
     def _drain(self) -> None:
         if self._form is None:

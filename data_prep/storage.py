@@ -66,7 +66,7 @@ def is_local(place: str) -> bool:
 def local_path(place: str) -> Path:
     """The path of a local place."""
     if not is_local(place):
-        raise ValueError(f"{place} is not on this machine's file system")
+        raise ValueError(f"{_scheme(place)}:// is not on this machine's file system: give a path")
     if _scheme(place) == "":
         return Path(place)
     parts = urlsplit(place)
@@ -259,9 +259,7 @@ def _scheme(place: str) -> str:
 
 def _s3(place: str) -> str:
     if _scheme(place) != "s3":
-        raise ValueError(
-            f"{place}: unknown scheme {_scheme(place)}://; use a path, file:// or s3://"
-        )
+        raise ValueError(f"unknown scheme {_scheme(place)}://; use a path, file:// or s3://")
     return place
 
 

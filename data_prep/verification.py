@@ -9,6 +9,7 @@ Superseded tars and indexes stay until they are pruned, since a training run may
 
 import hashlib
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,11 @@ from data_prep.manifest import (
 from data_prep.shard import PICTURE_SUFFIX, SOUND_SUFFIX, TarRecord, read_pictures, read_sounds
 from data_prep.storage import StoredFile
 
+_OURS = re.compile(
+    r"index-[0-9a-f]{12}\.parquet"
+    rf"|{SHARDS_FOLDER}/shard-\d{{5,}}-[0-9a-f]{{12}}\.(picture|sound)\.tar"
+)
+"""Names that builds give; another set, or anything else, may lie below the same place."""
 _READERS = 4
 _SHOWN_PROBLEMS = 20
 _DAY_S = 86_400.0
@@ -63,7 +69,10 @@ def verify(place: str) -> Manifest:
         shown = "; ".join(problems[:_SHOWN_PROBLEMS])
         more = len(problems) - _SHOWN_PROBLEMS
         tail = f"; and {more} more" if more > 0 else ""
-        raise ValueError(f"{place} is not what its manifest says: {shown}{tail}. Prepare it again")
+        raise ValueError(
+            f"{place} is not what its manifest says: {shown}{tail}. Delete the files "
+            "that are named, and prepare it again"
+        )
     return manifest
 
 
@@ -82,9 +91,7 @@ def superseded(place: str, manifest: Manifest) -> list[StoredFile]:
     return [
         file
         for file in files
-        if file.name.endswith((PICTURE_SUFFIX, SOUND_SUFFIX, ".parquet"))
-        and file.name not in named
-        and file.mtime_ns < published_ns
+        if _OURS.fullmatch(file.name) and file.name not in named and file.mtime_ns < published_ns
     ]
 
 

@@ -11,7 +11,9 @@ from aiaic import inference
 from aiaic.networks.model import Model
 from data_prep import storage
 from data_prep.catalog import VIDEO_SUFFIXES, Clip
-from data_prep.media import MediaSettings, Rejection, read_clip, read_sound
+from data_prep.media import read_clip
+from data_prep.sample import MediaSettings, Rejection
+from data_prep.sound import read_sound
 from workflows import checkpoints, pictures
 from workflows.commands import Colorize, Outcome
 

@@ -98,8 +98,12 @@ class Prepare(Command):
     """Lists of clips to leave out, CSV with 'name,reason': a key, video id or file name each."""
     clips_per_shard: Count = 128
     """About how many clips lie in one shard; kept as it is when a data set is continued."""
+    keep_leaks: bool = False
+    """Keep clips whose video also stands in a more held-out split; dropped if absent."""
     max_rejected_share: Number = 0.2
     """Fail if a larger share of the clips is rejected."""
+    overrides: Settings = ()
+    """Settings that differ, as dotted keys: '--set media.max_s=1200 media.max_bytes=200000000'."""
     workers: MaybeCount = None
     """Shards that are decoded at the same time; all processors of the cluster if absent; 0: one
     after the other in this process, without Ray."""

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from data_prep import catalog, storage, synthetic
 from data_prep.catalog import Catalog
-from data_prep.media import MediaSettings
 from data_prep.plan import BuildSettings
+from data_prep.sample import MediaSettings
 from data_prep.synthetic import World
 from workflows import checkpoints, cluster, colorize, evaluate, prepare, recipes, train
 from workflows.chain import Job
@@ -41,7 +41,7 @@ def run(options: Demo) -> Outcome:
         spent.on(
             "prepare",
             lambda: prepare.prepare(found, building, str(out / "shards")),
-            reused=lambda built: built[1] == len(built[0].shards),
+            reused=lambda built: built.reused_shards == len(built.manifest.shards),
         )
         job = Job(
             stages=checkpoints.STAGES,

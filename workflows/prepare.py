@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tqdm import tqdm
 
-from data_prep import build, catalog, exclusions, plan, publication, records, storage
+from aiaic import config
+from data_prep import build, catalog, exclusions, storage
+from data_prep.build import Built
 from data_prep.catalog import Catalog
-from data_prep.manifest import Manifest
 from data_prep.plan import BuildSettings, PlannedShard
 from data_prep.quality import Filters
 from data_prep.records import ShardRecord
@@ -18,10 +19,12 @@ from workflows.commands import Outcome, Prepare, flat
 def run(options: Prepare) -> Outcome:
     """Carry out the command."""
     found = read_catalog(options)
-    built, reused = prepare(found, build_settings(options), options.out, options.workers)
-    values = {"out": options.out, "reused_shards": reused} | verify.counts(built)
+    built = prepare(found, build_settings(options), options.out, options.workers)
+    reused = built.reused_shards
+    values = {"out": options.out, "reused_shards": reused} | verify.counts(built.manifest)
     standing = f" ({reused} of these stood already)" if reused else ""
-    return Outcome(values=values, text=f"{options.out}: {verify.in_words(built)}{standing}")
+    text = f"{options.out}: {verify.in_words(built.manifest)}{standing}"
+    return Outcome(values=values, text=text)
 
 
 def read_catalog(options: Prepare) -> Catalog:
@@ -39,7 +42,7 @@ def read_catalog(options: Prepare) -> Catalog:
 
 def build_settings(options: Prepare) -> BuildSettings:
     """The configuration that the command's options ask for."""
-    return BuildSettings(
+    settings = BuildSettings(
         media=MediaSettings(
             size_px=options.size_px,
             pictures=options.pictures,
@@ -56,11 +59,10 @@ def build_settings(options: Prepare) -> BuildSettings:
         clips_per_shard=options.clips_per_shard,
         max_rejected_share=options.max_rejected_share,
     )
+    return config.override(settings, config.parse_settings(flat(options.overrides)))
 
 
-def prepare(
-    found: Catalog, settings: BuildSettings, out: str, workers: int | None = None
-) -> tuple[Manifest, int]:
+def prepare(found: Catalog, settings: BuildSettings, out: str, workers: int | None = None) -> Built:
     """Build the shards of a catalog; those that stand already are left as they are.
 
     Ray is started only if there is something to build.
@@ -72,40 +74,38 @@ def prepare(
         workers: shards decoded at the same time; None: one per processor of the cluster; 0: in
             this process, without Ray.
 
-    Returns:
-        The manifest, and the number of shards that stood already.
-
     Raises:
         ValueError: too many clips were rejected.
-        OSError: a store fails again and again, or another build has published there meanwhile.
+        OSError: a store or Ray fails again and again, or another build has published there
+            meanwhile.
     """
-    out = storage.absolute(out)
-    expected = publication.standing_manifest(out)
-    planned = plan.plan(found.clips, plan.choose_shard_count(len(found.clips), settings, out))
-    standing = records.find_standing(planned, settings, out)
-    missing = [shard for shard in planned if shard.index not in standing]
-    if workers == 0:
-        building = build.build_shards(missing, settings, out)
-    else:
-        building = _build_on_ray(missing, settings, out, workers)
-    built = [*standing.values(), *_shown(building, missing)]
-    manifest = publication.publish_manifest(found, built, settings, out, expected=expected)
-    return manifest, len(standing)
+    if workers is not None and workers < 0:
+        raise ValueError(f"--workers is {workers}: give 0 or more")
+
+    def build_missing(
+        missing: Sequence[PlannedShard], settings: BuildSettings, out: str
+    ) -> Iterator[ShardRecord]:
+        if workers == 0:
+            return _shown(build.build_shards(missing, settings, out), missing)
+        return _shown(_build_on_ray(missing, settings, out, workers), missing)
+
+    return build.build_set(found, settings, storage.absolute(out), build_missing)
 
 
 def _annotated(options: Prepare) -> Catalog:
     clips, splits = storage.absolute(options.clips), flat(options.splits)
     if splits and options.dataset != "ave":
         raise ValueError(f"--splits is for --dataset ave, not {options.dataset}")
+    drop_leaks = not options.keep_leaks
     if options.dataset == "folder":
         if options.annotations is not None:
             raise ValueError("--dataset folder takes no --annotations")
-        return catalog.read_folder(clips)
+        return catalog.read_folder(clips, drop_leaks=drop_leaks)
     if options.annotations is None:
         raise ValueError(f"--dataset {options.dataset} needs --annotations FILE")
     if options.dataset == "ave":
-        return catalog.read_ave(options.annotations, splits, clips)
-    return catalog.read_vggsound(options.annotations, clips)
+        return catalog.read_ave(options.annotations, splits, clips, drop_leaks=drop_leaks)
+    return catalog.read_vggsound(options.annotations, clips, drop_leaks=drop_leaks)
 
 
 def _build_on_ray(

@@ -91,7 +91,7 @@ def load(
     chosen = name or named or DEFAULT
     if chosen not in RECIPES:
         raise ValueError(f"unknown recipe '{chosen}'; known: {', '.join(sorted(RECIPES))}")
-    return config.override(RECIPES[chosen](), overrides | parse_settings(settings))
+    return config.override(RECIPES[chosen](), overrides | config.parse_settings(settings))
 
 
 def difference(recipe: Recipe) -> dict[str, Any]:
@@ -99,24 +99,6 @@ def difference(recipe: Recipe) -> dict[str, Any]:
     named = config.dotted_keys(config.to_json(RECIPES[recipe.name]()))
     ours = config.dotted_keys(config.to_json(recipe))
     return {key: value for key, value in ours.items() if value != named[key]}
-
-
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` texts as dotted keys and JSON values.
-
-    Raises:
-        ValueError: a text has no ``=``.
-    """
-    values: dict[str, Any] = {}
-    for text in settings:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ValueError(f"setting '{text}' is not of the form KEY=VALUE")
-        try:
-            values[key] = json.loads(value)
-        except json.JSONDecodeError:
-            values[key] = value
-    return values
 
 
 def _read(config_file: str) -> tuple[str | None, dict[str, Any]]:

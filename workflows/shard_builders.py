@@ -7,6 +7,7 @@ from typing import Any
 
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
 
 from data_prep import build, records
 from data_prep.catalog import Clip
@@ -46,27 +47,36 @@ def build_shards(
     One row is one shard; ``workers`` processors (None: all that there are now) take one after the
     other. A worker that dies is replaced, and its shards are built again.
 
-    Raises OSError where a store fails.
+    Raises OSError where a store or Ray fails.
     """
     _tame(DataContext.get_current())
-    size = min(workers or cluster.cpus(), len(planned))
+    # Without a number, machines that the cluster starts on demand are put to use as they come.
+    least = min(workers or max(cluster.cpus(), 1), len(planned))
+    most = least if workers else len(planned)
     rows = ray.data.from_items(
         [dataclasses.asdict(shard) for shard in planned], override_num_blocks=len(planned)
     ).map(
         ShardBuilder,  # pyright: ignore[reportArgumentType] (Ray makes it itself)
         fn_constructor_args=(settings, out),
         compute=ActorPoolStrategy(
-            size=size,
+            min_size=least,
+            max_size=most,
             max_tasks_in_flight_per_actor=build.SHARDS_AT_ONCE,
             max_concurrent_calls_per_actor=build.SHARDS_AT_ONCE,
             enable_true_multi_threading=True,
         ),
         num_cpus=1,
     )
-    for row in rows.iter_rows():
-        if row["failure"]:
-            raise OSError(row["failure"])
-        yield records.decode(row["record"])
+    try:
+        for row in rows.iter_rows():
+            if row["failure"]:
+                raise OSError(row["failure"])
+            yield records.decode(row["record"])
+    except RayError as error:
+        first = str(error).strip().partition("\n")[0]
+        raise OSError(
+            f"Ray could not go on with '{out}' ({first}): the same command goes on where it was"
+        ) from error
 
 
 def _tame(context: Any) -> None:

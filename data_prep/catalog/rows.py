@@ -48,6 +48,11 @@ class Clip:
     event_end_s: float | None = None
     """End of that window; None: the end of the file."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file, as listed; 0: it was not there."""
+        return int(self.stamp.partition(":")[0] or 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExcludedClip:

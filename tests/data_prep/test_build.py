@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import build as building
-from data_prep import publication, records, storage
+from data_prep import publication, records, scratch, storage
 from data_prep.build import build, build_shards
 from data_prep.catalog import Catalog, Clip, ExcludedClip, read_folder, read_vggsound
 from data_prep.manifest import INDEX_SCHEMA, load_index, load_manifest, picture_place
@@ -368,6 +369,65 @@ def test_files_of_earlier_builds_stay_until_they_are_pruned(world, tmp_path):
     assert verify(out) == second
     assert young.exists()
     assert not any((tmp_path / name).exists() for name in old)
+
+
+def test_pruning_leaves_what_is_not_of_this_set(world, tmp_path):
+    catalog = catalog_of(world)
+    build(catalog, SETTINGS, str(tmp_path / "nested"))
+    (tmp_path / "mine.parquet").write_bytes(b"a table of somebody's")
+    time.sleep(0.01)
+    manifest = build(catalog, SETTINGS, str(tmp_path))
+    assert prune(str(tmp_path), manifest) == []
+    verify(str(tmp_path / "nested"))
+    assert (tmp_path / "mine.parquet").exists()
+
+
+def test_a_tar_of_the_right_size_and_wrong_content_can_be_repaired(world, tmp_path):
+    manifest = build(catalog_of(world), SETTINGS, str(tmp_path))
+    tar = tmp_path / "shards" / f"{manifest.shards[1].name}.sound.tar"
+    flip_byte(tar)
+    with pytest.raises(ValueError, match=rf"{tar.name} differs.*Delete the files that are named"):
+        verify(str(tmp_path))
+    tar.unlink()
+    assert build(catalog_of(world), SETTINGS, str(tmp_path)) == manifest
+    assert verify(str(tmp_path)) == manifest
+
+
+def test_a_file_that_could_not_be_read_for_a_while_is_tried_again(world, tmp_path):
+    """A mount that comes back changes neither sizes nor times."""
+    clips, away = tmp_path / "clips", tmp_path / "away"
+    shutil.copytree(world / "clips", clips)
+    catalog = catalog_of(world, str(clips))
+    clips.rename(away)
+    with pytest.raises(ValueError, match="missing"):
+        build(catalog, SETTINGS, str(tmp_path / "out"))
+    away.rename(clips)
+    assert build(catalog, SETTINGS, str(tmp_path / "out")).counts.written == 15
+
+
+def test_the_digest_tells_what_lies_there_and_not_what_was_allowed(world, tmp_path):
+    catalog = catalog_of(world)
+    first = build(catalog, SETTINGS, str(tmp_path))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    looser = dataclasses.replace(SETTINGS, shards=None, max_rejected_share=0.9)
+    assert build(catalog, looser, str(tmp_path)).digest == first.digest
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_scratch_folders_of_killed_builds_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, mine = tmp_path / "aiaic-shard-left", tmp_path / "mine"
+    left.mkdir()
+    (left / "shard.sound.tar").write_bytes(b"x")
+    mine.mkdir()
+    with scratch.folder() as held:
+        for folder in (left, mine, held):
+            os.utime(folder, (0, 0))
+        with scratch.folder():
+            assert not left.exists()
+            assert mine.exists()
+            assert held.exists()
+    assert not held.exists()
 
 
 KILLED = """

@@ -11,8 +11,10 @@ import soundfile
 from PIL import Image
 
 from data_prep.catalog import Clip
-from data_prep.media import MediaSettings, Rejection, Sample, read_clip, read_sound
+from data_prep.media import read_clip
 from data_prep.quality import Filters, judge
+from data_prep.sample import MediaSettings, Rejection, Sample
+from data_prep.sound import read_sound
 
 SETTINGS = MediaSettings(size_px=None)
 
@@ -371,6 +373,41 @@ def test_a_file_that_is_cut_off_is_rejected(make_clip, tmp_path, packet_number, 
     cut = rejection(tmp_path / "cut.mp4")
     assert cut.reason == "undecodable"
     assert "cut off" in cut.detail
+
+
+def test_sound_behind_a_hole_stays_where_it_is(make_clip, tmp_path):
+    """A second of packets is missing; what follows is not to slide forward."""
+    whole, holed = make_clip(tmp_path / "a.mp4", seconds=5.0), tmp_path / "b.mkv"
+    with av.open(str(whole)) as source, av.open(str(holed), "w") as target:
+        streams = [target.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            if packet.dts is None:
+                continue
+            is_sound = packet.stream.type == "audio"
+            if not (is_sound and 2.0 < float(packet.pts * packet.time_base) < 3.0):
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    there, found = sound_of(read(whole)), sound_of(read(holed))
+    assert len(found) == pytest.approx(len(there), abs=800)
+    assert np.abs(found[34000:46000]).max() < 0.01
+    first = np.flatnonzero(np.abs(found[40000:]) > 0.1)[0] + 40000
+    assert first / 16000 == pytest.approx(3.0, abs=0.06)
+
+
+@pytest.mark.parametrize("kind", ["mkv", "webm"])
+def test_a_matroska_file_that_is_cut_off_is_rejected(make_clip, tmp_path, kind):
+    whole, copy = make_clip(tmp_path / "a.mp4", seconds=6.0), tmp_path / "b.mkv"
+    with av.open(str(whole)) as source, av.open(str(copy), "w") as target:
+        streams = [target.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    cut = tmp_path / f"cut.{kind}"
+    content = copy.read_bytes()
+    assert read(copy).requested_s == pytest.approx((3.0,), abs=0.1)
+    cut.write_bytes(content[: len(content) * 2 // 3])
+    assert rejection(cut).reason == "undecodable"
 
 
 @pytest.mark.parametrize(

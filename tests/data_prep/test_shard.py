@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.media import Sample
+from data_prep.sample import Sample
 from data_prep.shard import read_pictures, read_shard, write_shard
 
 

@@ -28,10 +28,11 @@ from data_prep import manifest, storage
 from data_prep.build import build
 from data_prep.catalog import Catalog, Clip
 from data_prep.decoder import Decoder
-from data_prep.media import MediaSettings, Rejection, Sample, read_clip, read_file, read_sound
+from data_prep.media import read_clip, read_file
 from data_prep.plan import BuildSettings
-from data_prep.sample import RejectedError
+from data_prep.sample import MediaSettings, RejectedError, Rejection, Sample
 from data_prep.shard import read_pictures, read_sounds
+from data_prep.sound import read_sound
 from data_prep.verification import verify
 from tests.faults.corpus import CASES, Expected, text_cases
 from tests.faults.media_files import ROSE, clip, endless, number_in

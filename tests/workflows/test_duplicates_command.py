@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep import build, catalog, exclusions, storage
-from data_prep.media import MediaSettings
+from data_prep.sample import MediaSettings
 from workflows import cli
 
 ROWS = (

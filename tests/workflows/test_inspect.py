@@ -13,7 +13,7 @@ import soundfile
 from data_prep import build, catalog
 from data_prep.catalog import Catalog, Clip, ExcludedClip
 from data_prep.manifest import INDEX_SCHEMA, load_index, load_manifest
-from data_prep.media import MediaSettings
+from data_prep.sample import MediaSettings
 from data_prep.splits import Leak
 from workflows import cli, inspect, shard_figures
 

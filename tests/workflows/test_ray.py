@@ -11,7 +11,7 @@ import pytest
 
 from aiaic import checkpoint
 from data_prep import build, catalog, manifest, storage
-from data_prep.media import MediaSettings
+from data_prep.sample import MediaSettings
 from workflows import batches, checkpoints, cli, evaluate, local_run, ray_run, recipes
 from workflows.chain import Job
 from workflows.commands import Evaluate
@@ -58,10 +58,11 @@ def test_from_bucket_to_bucket_equals_from_path_to_path(
     stored = storage.join(bucket, "shards")
     found = catalog.read_vggsound(storage.join(bucket, "clips.csv"), storage.join(bucket, "clips"))
     settings = build.BuildSettings(media=MediaSettings(size_px=32), shards=4)
-    built, reused = prepare(found, settings, stored)
-    assert (built.counts.written, reused) == (36, 0)
-    assert built.digest == manifest.load_manifest(shards).digest
-    assert prepare(found, settings, stored) == (built, len(built.shards))
+    first = prepare(found, settings, stored)
+    assert (first.manifest.counts.written, first.reused_shards) == (36, 0)
+    assert first.manifest.digest == manifest.load_manifest(shards).digest
+    again = prepare(found, settings, stored)
+    assert again == build.Built(manifest=first.manifest, reused_shards=len(first.manifest.shards))
 
     run = storage.join(bucket, "run")
     heard: list[str] = []
