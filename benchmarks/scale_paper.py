@@ -56,15 +56,15 @@ class Setup:
     """Requests over the rate that pass after idle time, in seconds of the rate."""
 
     list_page_s: float = 0.15
-    list_key_s: float = 27e-6
+    list_key_s: float = 34e-6
     """Of the driver's core, for a listed clip."""
-    plan_key_s: float = 30e-6
+    plan_key_s: float = 38e-6
     """Of the driver's core, for a clip: its row of the annotations and its place in the plan."""
     dispatch_s: float = 0.010
     """Of the driver, for a shard: sent to a worker, its record received and decoded."""
-    publish_clip_s: float = 40e-6
+    publish_clip_s: float = 48e-6
     """Of the driver's core, for a clip: manifest and index."""
-    standing_shard_s: float = 0.005
+    standing_shard_s: float = 0.0084
     """Of the driver's core, for a shard that stands: its record read, decoded and compared."""
     record_readers: int = 16
     record_bytes: float = 92e3
