@@ -3,7 +3,8 @@
 boto3 tries once; the ``ATTEMPTS`` here are all there is. What may pass by itself (503 SlowDown and
 the other 5xx, time-outs, dropped connections, truncated answers) is tried that often, after
 exponential waits with jitter: without any answer a call ends after
-``ATTEMPTS * (CONNECT_S + REQUEST_S) + 23`` seconds at most, about four minutes. What will not pass
+``ATTEMPTS * (CONNECT_S + REQUEST_S) + 23`` seconds at most, about four minutes; a store that asks
+for patience gets four more tries. What will not pass
 (403, 404, no bucket, a full store, a condition that is not met) is tried once.
 """
 
@@ -13,6 +14,7 @@ exponential waits with jitter: without any answer a call ends after
 
 import contextlib
 import functools
+import itertools
 import os
 import random
 import re
@@ -37,6 +39,9 @@ REQUEST_S = 20.0
 """Longest silence within a call."""
 ATTEMPTS = 8
 """How often a call is tried in all."""
+SLOWED_ATTEMPTS = 12
+"""How often where the store asks for patience (503 SlowDown): in a build at full rate some calls of
+200,000 are refused eight times (docs/scale.md)."""
 LIST_ATTEMPTS = 3
 """How often a listing is; Arrow tries each of its pages five times on its own."""
 FIRST_WAIT_S = 0.2
@@ -139,16 +144,17 @@ def locate(place: str) -> Location:
 
 
 def retried(at: Location, call: Callable[[], _T], attempts: int | None = None) -> _T:
-    """The call's result, after ``attempts`` (None: ``ATTEMPTS``) tries at most.
+    """The call's result, after ``attempts`` tries at most (None: as the module's constants say).
 
     Raises FileNotFoundError where object or bucket is not there, OSError for any other failure.
     """
-    attempts = attempts or ATTEMPTS
-    for attempt in range(attempts):
+    for attempt in itertools.count():
         try:
             return call()
         except FAILURES as error:
-            if attempt + 1 == attempts or not passes(error):
+            slowed = status_of(error)[1] == "SlowDown"
+            most = attempts or (SLOWED_ATTEMPTS if slowed else ATTEMPTS)
+            if attempt + 1 >= most or not passes(error):
                 raise named(at, error) from None
         wait(attempt)
     raise AssertionError("the last try returns or raises")
