@@ -24,7 +24,8 @@ demo: $(ready) ## clips -> shards -> three stages on Ray -> evaluation -> report
 	$(BIN)/aiaic demo
 
 test: $(ready) ## the whole fast test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not ray and not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not slow and not gpu"  # needs the machine
 
 slow: $(ready) ## the slow suites
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

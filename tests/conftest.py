@@ -31,13 +31,6 @@ S3_ENVIRONMENT = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests with a cluster go to one process of a parallel run: they share it."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 @dataclass(frozen=True, kw_only=True)
 class S3Server:
     """A real S3 server on loopback."""

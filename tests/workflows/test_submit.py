@@ -161,7 +161,7 @@ def test_the_log_is_followed_while_the_job_runs(head: Head, tmp_path: Path) -> N
     with head.submit("--", sys.executable, "-c", waits, str(tmp_path / "go on")) as process:
         read_until(process, "ready\n")
         (tmp_path / "go on").touch()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert out == "done\n"
     assert process.returncode == 0, err
     assert TOKEN not in err
@@ -200,7 +200,7 @@ def test_ctrl_c_stops_the_job(head: Head) -> None:
     with head.submit("--", "sh", "-c", "echo ready; sleep 600") as process:
         read_until(process, "ready\n")
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     job = err.split()[err.split().index("job") + 1]
     assert head.get(f"/api/jobs/{job}", TOKEN)["status"] == "STOPPED"
@@ -216,7 +216,7 @@ def test_nobody_comes_in_without_the_token(head: Head) -> None:
     before = len(head.get("/api/jobs/", TOKEN))
     for environment in strangers:
         with head.submit("--", "true", **environment) as process:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=120)
         assert process.returncode == 1, err
         assert out == ""
         (line,) = err.splitlines()
