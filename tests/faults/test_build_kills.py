@@ -24,7 +24,7 @@ from tests.faults import build_kills
 from tests.faults.build_kills import Stage, disturb, draw, make_world, undisturbed
 from tests.faults.processes import decoders, still_decoding, two_nodes, wait_for
 
-RAY_KILLS = 8
+RAY_KILLS = 4
 
 
 @pytest.fixture(scope="module")
