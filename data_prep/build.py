@@ -21,7 +21,14 @@ from typing import TypeAlias
 from data_prep import records, scratch, storage
 from data_prep.catalog import Catalog, Clip
 from data_prep.decoder import Decoded, Decoder, Source
-from data_prep.manifest import WRITTEN, Manifest, ShardEntry, picture_place, sound_place
+from data_prep.manifest import (
+    SHARDS_FOLDER,
+    WRITTEN,
+    Manifest,
+    ShardEntry,
+    picture_place,
+    sound_place,
+)
 from data_prep.plan import BuildSettings, PlannedShard, choose_shard_count, plan
 from data_prep.publication import publish_manifest, standing_manifest
 from data_prep.quality import Filters, judge
@@ -134,7 +141,7 @@ def _needs_new_stamps_alone(
             return ""
 
     def size_of(name: str) -> int | None:
-        return storage.size_of(storage.join(out, "shards", name))
+        return storage.size_of(storage.join(out, SHARDS_FOLDER, name))
 
     return (
         records.holds(before, planned, settings)
@@ -244,7 +251,6 @@ def _publish_tars(index: int, written: WrittenShard, folder: Path, out: str) -> 
         return None
     both = written.picture.sha256 + written.sound.sha256
     name = f"shard-{index:05d}-{hashlib.sha256(both.encode()).hexdigest()[:12]}"
-
     storage.publish(folder / f"shard{PICTURE_SUFFIX}", picture_place(out, name))
     storage.publish(folder / f"shard{SOUND_SUFFIX}", sound_place(out, name))
     return ShardEntry(

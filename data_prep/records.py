@@ -120,9 +120,10 @@ def store(record: ShardRecord, out: str) -> None:
     """Writes a record to its place; one that another build has put there meanwhile may stay."""
     try:
         storage.write_bytes(_place(out, record.index), encode(record))
-    except OSError:
+    except OSError as error:
         if load(record.index, out) is None:
             raise
+        log.warning("shard %d will be built again next time: %s", record.index, error)
 
 
 def load(index: int, out: str) -> ShardRecord | None:

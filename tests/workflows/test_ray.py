@@ -74,6 +74,7 @@ def test_from_bucket_to_bucket_equals_from_path_to_path(
         assert checkpoint.model_sha256(in_bucket) == checkpoint.model_sha256(local)
 
     out = storage.join(bucket, "evaluation")
+    monkeypatch.chdir(tmp_path)  # MLflow's database goes where one is
     evaluate.run(Evaluate(shards=stored, checkpoint=run, out=out))
     report = json.loads(storage.read_bytes(storage.join(out, "report.json")))
     assert report["conditions"]["matched"]["n"] == 4
