@@ -1,10 +1,12 @@
 """Sound -> log-mel spectrograms."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Bool, Float, Int16
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchaudio.transforms import MelSpectrogram
 
 FULL_SCALE = 32768.0
@@ -26,10 +28,6 @@ class AudioConfig:
     """Length of an analysis window."""
     hop_ms: float = 16.0
     """Distance of analysis windows."""
-    mean_db: float = -30.0
-    """Level that is mapped to 0."""
-    deviation_db: float = 20.0
-    """Distance from ``mean_db`` that is mapped to 1."""
 
     @property
     def samples(self) -> int:
@@ -38,11 +36,16 @@ class AudioConfig:
 
 
 class LogMel(nn.Module):
-    """Log-mel spectrogram in decibels, shifted and scaled by the front end's constants.
+    """Log-mel spectrogram in decibels, each mel band normalized by its mean and deviation.
 
-    VGGSound's official front end works on log spectrograms of 16 kHz mono sound as well; mel bands
-    and fixed constants instead of a normalization per clip (loudness is information) are ours.
+    VGGSound's official front end works on log spectrograms of 16 kHz mono sound as well; mel bands,
+    and statistics of the training sounds instead of each clip's own (loudness is information), are
+    ours. :meth:`measure` finds them; they are part of a checkpoint.
     """
+
+    mean_db: Tensor
+    deviation_db: Tensor
+    measured: Tensor
 
     def __init__(self, audio: AudioConfig) -> None:
         super().__init__()
@@ -54,16 +57,51 @@ class LogMel(nn.Module):
             n_mels=audio.mels,
             f_min=40.0,
         )
+        self.register_buffer("mean_db", torch.full((audio.mels,), -30.0))
+        self.register_buffer("deviation_db", torch.full((audio.mels,), 20.0))
+        self.register_buffer("measured", torch.tensor(data=False))
+
+    def decibels(self, waveform: Float[Tensor, "b t"]) -> Float[Tensor, "b mels frames"]:
+        """Power of each mel band in dB, at least -80.
+
+        Args:
+            waveform: mono sound in [-1, 1], of any length; sound shorter than an analysis window
+                is followed by silence.
+        """
+        lacking = self.spectrogram.n_fft - waveform.shape[1]
+        if lacking > 0:
+            waveform = F.pad(waveform, (0, lacking))
+        # The mel product is a matrix product, which autocast would run in bf16.
+        with torch.autocast(waveform.device.type, enabled=False):
+            power = self.spectrogram(waveform.float())
+        return 10 * torch.log10(power.clamp_min(1e-8))
 
     def forward(self, waveform: Float[Tensor, "b t"]) -> Float[Tensor, "b 1 mels frames"]:
         """Args:
         waveform: mono sound in [-1, 1].
         """
-        # The mel product is a matrix product, which autocast would run in bf16.
-        with torch.autocast(waveform.device.type, enabled=False):
-            power = self.spectrogram(waveform.float())
-        decibels = 10 * torch.log10(power.clamp_min(1e-8))
-        return ((decibels - self.audio.mean_db) / self.audio.deviation_db).unsqueeze(1)
+        mean, deviation = self.mean_db[:, None], self.deviation_db[:, None]
+        return ((self.decibels(waveform) - mean) / deviation).unsqueeze(1)
+
+    @torch.no_grad()
+    def measure(self, waveforms: Iterable[Tensor]) -> None:
+        """Take mean and deviation of each band from sounds [b t]; of none, nothing follows.
+
+        The deviation is at least 1 dB, so that a band without sound stays harmless.
+        """
+        totals = torch.zeros(3, len(self.mean_db), dtype=torch.float64)
+        for waveform in waveforms:
+            decibels = self.decibels(waveform).double().cpu()
+            totals[0] += decibels.shape[0] * decibels.shape[2]
+            totals[1] += decibels.sum((0, 2))
+            totals[2] += decibels.square().sum((0, 2))
+        count, first, second = totals
+        if count[0] == 0:
+            return
+        mean = first / count
+        self.mean_db.copy_(mean)
+        self.deviation_db.copy_((second / count - mean**2).clamp_min(1.0).sqrt())
+        self.measured.fill_(value=True)
 
 
 def to_float(waveform: Int16[Tensor, "b t"]) -> Float[Tensor, "b t"]:

@@ -23,6 +23,13 @@ class Draw(enum.IntEnum):
     VIEW_X = 9
     VIEW_Y = 10
     VIEW_FLIP = 11
+    OTHER_FRAME = 12
+    MIX = 13
+    MIX_LEVEL = 14
+    MASK_TIME_WIDTH = 15
+    MASK_TIME = 16
+    MASK_MEL_WIDTH = 17
+    MASK_MEL = 18
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,11 +48,14 @@ class Batch:
     """Place of each sample in the global batch, 0 to ``global_size`` - 1."""
     picture: UInt8[Tensor, "b 3 h w"]
     """sRGB, the whole batch at one size."""
+    other_picture: UInt8[Tensor, "b 3 h w"] | None = None
+    """Another frame of each clip, the same one where there is no other; None if the stage needs
+    none."""
     waveform: Int16[Tensor, "b t"] | None
     """Mono sound, full scale 32,768; zeros where there is none. None if the stage needs none."""
     has_sound: Bool[Tensor, " b"]
     """Whether the clip has usable sound (it exists and is not under -60 dBFS)."""
-    draws: Float[Tensor, "b 12"]
+    draws: Float[Tensor, "b 19"]
     """Uniform numbers in [0, 1), columns as in :class:`Draw`."""
     global_size: int
     """Number of samples in the global batch, over all workers."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from aiaic import config
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RECORD = "checkpoint.json"
 """File that makes a folder a checkpoint; written last."""
 MODEL = "model.safetensors"

@@ -16,6 +16,7 @@ from PIL import Image
 
 from aiaic import plan
 from aiaic.audio import AudioConfig
+from aiaic.augmentation import AugmentationConfig, mix
 from aiaic.batch import Batch, Draw
 from aiaic.plan import SampleRef, SamplingConfig, Step
 
@@ -56,6 +57,10 @@ class Loader:
     view: ViewConfig
     audio: AudioConfig | None
     """The front end whose length of sound is cut; None where no sound is to be read."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """What training does to sounds."""
+    other_frame: bool = False
+    """Whether training sees another frame of each clip beside the one that it colours."""
     threads: int = 2
 
     def training(
@@ -76,7 +81,16 @@ class Loader:
         """All samples in order, each once, cropped at the centre, without any random draw."""
         starts = range(0, len(samples), batch_size)
         indices = (np.arange(i, min(i + batch_size, len(samples))) for i in starts)
-        steps = (Step(0, part, np.arange(len(part)), len(part)) for part in indices)
+        steps = (
+            Step(
+                epoch=0,
+                indices=part,
+                positions=np.arange(len(part)),
+                partners=part,
+                global_size=len(part),
+            )
+            for part in indices
+        )
         return self._follow(steps, samples, None)
 
     def _follow(
@@ -86,8 +100,11 @@ class Loader:
             waiting: collections.deque[tuple[Step, list[Future[_Decoded]]]] = collections.deque()
             try:
                 for step in steps:
-                    refs = [samples[i] for i in step.indices]
-                    jobs = [pool.submit(self._decode, ref, step.epoch, seed) for ref in refs]
+                    pairs = zip(step.indices, step.partners, strict=True)
+                    jobs = [
+                        pool.submit(self._decode, samples[i], samples[j], step.epoch, seed)
+                        for i, j in pairs
+                    ]
                     waiting.append((step, jobs))
                     if len(waiting) > _AHEAD:
                         yield _batch(*waiting.popleft())
@@ -96,29 +113,69 @@ class Loader:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _decode(self, ref: SampleRef, epoch: int, seed: int | None) -> "_Decoded":
+    def _decode(
+        self, ref: SampleRef, partner: SampleRef, epoch: int, seed: int | None
+    ) -> "_Decoded":
         centre = np.full(len(Draw), 0.5, np.float32)
         draws = centre if seed is None else plan.draws(seed, epoch, ref.key, len(Draw))
-        frame = ref.pictures[int(draws[Draw.FRAME] * len(ref.pictures))]
-        rgb = simplejpeg.decode_jpeg(self.read(ref.shard, "picture", *frame), "RGB")
-        rgb = crop(rgb, self.view.size_px, float(draws[Draw.CROP_X]), float(draws[Draw.CROP_Y]))
-        if seed is not None and self.view.flip and draws[Draw.FLIP] < 0.5:
-            rgb = rgb[:, ::-1]
+        frame = int(draws[Draw.FRAME] * len(ref.pictures))
+        rgb = self._picture(ref, frame, draws, flip=seed is not None and self.view.flip)
+        other = None
+        if self.other_frame and seed is not None:
+            others = len(ref.pictures) - 1
+            step = 1 + int(draws[Draw.OTHER_FRAME] * others) if others else 0
+            other = self._picture(ref, (frame + step) % len(ref.pictures), draws, flip=False)
         waveform = None
         if self.audio is not None:
-            waveform = np.zeros(self.audio.samples, np.int16)
-            if ref.sound is not None:
-                sound = self.read(ref.shard, "sound", *ref.sound)
-                waveform = _cut(sound, self.audio, float(draws[Draw.SHIFT]), roll=seed is not None)
-        return _Decoded(ref, rgb, waveform, draws)
+            waveform = self._sound(ref, draws, training=seed is not None)
+            if seed is not None and _mixes(ref, partner, draws, self.augmentation):
+                waveform = self._mixed(waveform, partner, draws)
+        return _Decoded(ref, rgb, other, waveform, draws)
+
+    def _picture(
+        self, ref: SampleRef, frame: int, draws: NDArray[np.float32], *, flip: bool
+    ) -> NDArray[np.uint8]:
+        rgb = simplejpeg.decode_jpeg(self.read(ref.shard, "picture", *ref.pictures[frame]), "RGB")
+        rgb = crop(rgb, self.view.size_px, float(draws[Draw.CROP_X]), float(draws[Draw.CROP_Y]))
+        return rgb[:, ::-1] if flip and draws[Draw.FLIP] < 0.5 else rgb
+
+    def _sound(
+        self, ref: SampleRef, draws: NDArray[np.float32], *, training: bool
+    ) -> NDArray[np.int16]:
+        assert self.audio is not None
+        if ref.sound is None:
+            return np.zeros(self.audio.samples, np.int16)
+        moves = training and self.augmentation.shift
+        at = float(draws[Draw.SHIFT]) if moves else 0.5
+        return _cut(self.read(ref.shard, "sound", *ref.sound), self.audio, at, roll=moves)
+
+    def _mixed(
+        self, waveform: NDArray[np.int16], partner: SampleRef, draws: NDArray[np.float32]
+    ) -> NDArray[np.int16]:
+        low, high = self.augmentation.mix_snr_low_db, self.augmentation.mix_snr_high_db
+        snr_db = low + (high - low) * float(draws[Draw.MIX_LEVEL])
+        return mix(waveform, self._sound(partner, draws, training=True), snr_db)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Decoded:
     ref: SampleRef
     rgb: NDArray[np.uint8]
+    other: NDArray[np.uint8] | None
     waveform: NDArray[np.int16] | None
     draws: NDArray[np.float32]
+
+
+def _mixes(
+    ref: SampleRef,
+    partner: SampleRef,
+    draws: NDArray[np.float32],
+    augmentation: AugmentationConfig,
+) -> bool:
+    """Whether a sample's sound is mixed with its partner's: both sound, and of two videos."""
+    both_sound = ref.sound is not None and partner.sound is not None
+    chosen = bool(draws[Draw.MIX] < augmentation.p_mix)
+    return chosen and both_sound and ref.youtube_id != partner.youtube_id
 
 
 def video_hash(youtube_id: str) -> int:
@@ -129,17 +186,23 @@ def video_hash(youtube_id: str) -> int:
 
 def _batch(step: Step, jobs: Sequence["Future[_Decoded]"]) -> Batch:
     decoded = [job.result() for job in jobs]
+    others = [d.other for d in decoded if d.other is not None]
     waveforms = [d.waveform for d in decoded if d.waveform is not None]
     return Batch(
         keys=tuple(d.ref.key for d in decoded),
         video=torch.tensor([video_hash(d.ref.youtube_id) for d in decoded]),
         position=torch.from_numpy(step.positions),
-        picture=torch.from_numpy(np.stack([d.rgb.transpose(2, 0, 1) for d in decoded])),
+        picture=_stacked([d.rgb for d in decoded]),
+        other_picture=_stacked(others) if others else None,
         waveform=torch.from_numpy(np.stack(waveforms)) if waveforms else None,
         has_sound=torch.tensor([d.ref.sound is not None for d in decoded]),
         draws=torch.from_numpy(np.stack([d.draws for d in decoded])),
         global_size=step.global_size,
     )
+
+
+def _stacked(pictures: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([rgb.transpose(2, 0, 1) for rgb in pictures]))
 
 
 def crop(rgb: NDArray[np.uint8], size: int, x: float, y: float) -> NDArray[np.uint8]:

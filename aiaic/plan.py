@@ -46,7 +46,7 @@ class SamplingConfig:
     """Samples are shuffled within blocks of so many shards (and shards among each other)."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
     """The samples of one global step that one worker owns."""
 
@@ -55,6 +55,8 @@ class Step:
     """Into the list of samples."""
     positions: NDArray[np.int64]
     """Place of each in the global batch."""
+    partners: NDArray[np.int64]
+    """For each another sample, whose sound may be mixed in: the next one of its stream."""
     global_size: int
 
 
@@ -84,11 +86,13 @@ def steps(
         order = epoch_order(shards, sampling.seed, epoch, sampling.block_shards)
         for within in range(step % per_epoch, per_epoch):
             taken = [stream_slice(quotas, per_epoch, stream, within) for stream in owned]
+            following = [_following(quotas, per_epoch, stream, within) for stream in owned]
             yield Step(
-                epoch,
-                np.concatenate([order[start:stop] for start, stop in taken]),
-                np.concatenate([_positions(quotas, stream) for stream in owned]),
-                batch_size,
+                epoch=epoch,
+                indices=np.concatenate([order[start:stop] for start, stop in taken]),
+                positions=np.concatenate([_positions(quotas, stream) for stream in owned]),
+                partners=order[np.concatenate(following)],
+                global_size=batch_size,
             )
         step = (epoch + 1) * per_epoch
 
@@ -123,6 +127,18 @@ def draws(seed: int, epoch: int, key: str, count: int) -> NDArray[np.float32]:
     digest = hashlib.blake2b(f"{seed}/{epoch}/{key}".encode(), digest_size=16).digest()
     bits = np.random.Philox(key=np.frombuffer(digest, np.uint64))
     return np.random.Generator(bits).random(count, dtype=np.float32)
+
+
+def _following(
+    quotas: NDArray[np.int64], per_epoch: int, stream: int, within: int
+) -> NDArray[np.int64]:
+    """Places in an epoch's order of the samples after those of a step, in the circle of a stream.
+
+    A stream's own: so partners are the same for any number of workers, who read no other shards.
+    """
+    begin, stop = stream_slice(quotas, per_epoch, stream, within)
+    first, length = int(quotas[:stream].sum()) * per_epoch, int(quotas[stream]) * per_epoch
+    return first + (np.arange(begin, stop) + 1 - first) % max(1, length)
 
 
 def _positions(quotas: NDArray[np.int64], stream: int) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from aiaic.augmentation import AugmentationConfig
 from aiaic.loader import ViewConfig
 from aiaic.networks.model import ModelConfig
 from aiaic.optimization import TrainingConfig
@@ -22,6 +23,8 @@ class Recipe:
     """Which samples at which step."""
     view: ViewConfig = ViewConfig()
     """What is shown of a picture."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """What training does to sounds."""
     stage1: Stage1Config = Stage1Config()
     """Colorization with colour-image semantics."""
     stage2: Stage2Config = Stage2Config()

@@ -29,7 +29,7 @@ def load_init(
         ValueError: the checkpoint is missing, needless, of another stage or architecture.
     """
     if init is None:
-        if stage > 1:
+        if stage > 1 and not from_scratch(stage, recipe):
             raise ValueError(
                 f"stage {stage} starts from a checkpoint of stage {stage - 1}: name one"
             )
@@ -42,14 +42,19 @@ def load_init(
     )
 
 
+def from_scratch(stage: int, recipe: Recipe) -> bool:
+    """Whether a stage begins with random weights."""
+    return stage == 1 or (stage == 3 and recipe.stage3.from_scratch)
+
+
 def check_init(record: checkpoint.Record, stage: int, recipe: Recipe, place: str) -> None:
     """Refuse a checkpoint that ``stage`` cannot start from.
 
     Raises:
         ValueError: it is needless, not of the stage before, or of another architecture.
     """
-    if stage == 1:
-        raise ValueError("stage 1 starts from scratch: leave out the initial checkpoint")
+    if from_scratch(stage, recipe):
+        raise ValueError(f"stage {stage} starts from scratch: leave out the initial checkpoint")
     if record.stage != stage - 1:
         raise ValueError(
             f"'{place}' is a checkpoint of stage {record.stage}; "

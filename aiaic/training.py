@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import torch
@@ -16,6 +16,8 @@ from aiaic import checkpoint, config, gather
 from aiaic.batch import Batch
 from aiaic.loader import Loader, Samples
 from aiaic.networks import model as networks
+from aiaic.networks import pretrained
+from aiaic.networks.pretrained import ReadWeights
 from aiaic.optimization import AveragedWeights, adamw, learning_rate, resolve_precision
 from aiaic.plan import SampleRef
 from aiaic.recipe import Recipe
@@ -25,6 +27,8 @@ from aiaic.stages.base import StageOutput
 from aiaic.starting import Init, check_same_run, load_init
 
 log = logging.getLogger(__name__)
+
+_SOUNDS_HEARD_FIRST = 512
 
 
 class NonFiniteLossError(ValueError):
@@ -54,6 +58,7 @@ def train(
     run: Run,
     init: Init | None,
     device: torch.device,
+    read_weights: ReadWeights = pretrained.read,
 ) -> Result:
     """Train one stage to its end, from its newest checkpoint where there is one.
 
@@ -64,6 +69,7 @@ def train(
         run: what runs the loop; several workers need an initialized process group.
         init: checkpoint of the stage before; needed by stages 2 and 3, refused by stage 1.
         device: where to compute.
+        read_weights: gives the pretrained weights that the recipe names, at the start of a run.
 
     Raises:
         ValueError: ``init`` is missing, of another stage, or of another architecture; the run was
@@ -71,7 +77,7 @@ def train(
         NonFiniteLossError: a loss is not finite.
     """
     torch.set_num_threads(recipe.training.threads)
-    trainer = Trainer(stage, recipe, samples, run, init, device)
+    trainer = Trainer(stage, recipe, samples, run, init, device, read_weights)
     return trainer.fit()
 
 
@@ -86,6 +92,7 @@ class Trainer:
         run: Run,
         init: Init | None,
         device: torch.device,
+        read_weights: ReadWeights = pretrained.read,
     ) -> None:
         self.number, self.recipe, self.samples, self.run = stage, recipe, samples, run
         self.device = device
@@ -103,7 +110,11 @@ class Trainer:
         self.averages = AveragedWeights(self.parameters, recipe.training.ema_decay)
         self.curves: list[dict[str, float]] = []
         self.step = 0
-        self._resume()
+        if not self._resume():
+            if self.origin is None:
+                networks.load_pretrained(model, read_weights)
+                self.averages = AveragedWeights(self.parameters, recipe.training.ema_decay)
+            self.stage.listen(self._first_sounds())
 
     def fit(self) -> Result:
         """Train to the last step."""
@@ -209,12 +220,14 @@ class Trainer:
         )
         checkpoint.write(folder, record, model, raw | moments | averages)
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Go on from the newest checkpoint; whether there is one."""
         folder = self.run.restore()
         if folder is None:
-            return
+            return False
         record = checkpoint.read_record(folder)
         check_same_run(record, self.recipe, self.samples, self.number)
+        self.stage.model.load_state_dict(checkpoint.read_model(folder))  # for all that is no weight
         stored = checkpoint.read_training(folder)
         with torch.no_grad():
             for name, parameter, average in zip(
@@ -230,6 +243,13 @@ class Trainer:
                 }
         self.step, self.curves = record.step, list(record.curves)
         log.info("stage %d goes on at step %d", self.number, self.step)
+        return True
+
+    def _first_sounds(self) -> Iterator[Batch]:
+        """The same fixed sounds on every worker, spread evenly over the training samples."""
+        heard = [sample for sample in self.samples.train if sample.sound is not None]
+        every = max(1, len(heard) // _SOUNDS_HEARD_FIRST)
+        return self._loader().evaluation(heard[::every], self.recipe.sampling.batch_size)
 
     def _batches(self) -> Generator[Batch, None, None]:
         chosen = self._with_sound(self.samples.train)
@@ -246,10 +266,13 @@ class Trainer:
         return tuple(s for s in chosen if s.sound is not None) if self.number == 2 else chosen
 
     def _loader(self) -> Loader:
+        needs = stages.needs(self.number, self.recipe)
         return Loader(
             read=self.samples.read,
             view=self.recipe.view,
-            audio=self.recipe.model.audio if stages.NEEDS_SOUND[self.number] else None,
+            audio=self.recipe.model.audio if needs.sound else None,
+            augmentation=self.recipe.augmentation,
+            other_frame=needs.other_frame,
             threads=self.recipe.training.decode_threads,
         )
 

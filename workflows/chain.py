@@ -17,7 +17,7 @@ from aiaic.loader import Samples
 from aiaic.recipe import Recipe
 from aiaic.run import Run
 from data_prep import storage
-from workflows import checkpoints
+from workflows import checkpoints, weights
 from workflows.checkpoints import Finished
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,8 @@ def check(job: Job, samples: Samples, workers: int) -> None:
         record = checkpoints.read_record(begun[-1]) if begun else None
         if record is not None:
             starting.check_same_run(record, job.recipe, samples, number)
+        elif starting.from_scratch(number, job.recipe):
+            _check_weights(job.recipe)
         init = begins_from.get(number)
         if init is not None:
             _check_init(job, number, init, record)
@@ -99,7 +101,7 @@ def init_place(job: Job, number: int) -> str | None:
     if job.init is not None and number == job.stages[0]:
         before = checkpoints.stage_place(job.init, number - 1)
         return checkpoints.resolve(before if checkpoints.read_finished(before) else job.init)
-    if number == 1:
+    if starting.from_scratch(number, job.recipe):
         return None
     before = checkpoints.stage_place(job.out, number - 1)
     if checkpoints.read_finished(before) is None:
@@ -137,6 +139,7 @@ def _train_stage(
             run=run,
             init=init or None,
             device=device,
+            read_weights=weights.read,
         )
         if run.rank == 0:
             _finish(stage, result, time.perf_counter() - begun)
@@ -160,6 +163,13 @@ def _finish(stage: Stage, result: training.Result, seconds: float) -> None:
             samples_per_s=result.samples_per_s,
         ),
     )
+
+
+def _check_weights(recipe: Recipe) -> None:
+    model = recipe.model
+    for name in (model.backbone.weights, model.scene.weights, model.sound.weights):
+        if name is not None:
+            weights.check(name)
 
 
 def _check_init(job: Job, number: int, init: str, begun: checkpoint.Record | None) -> None:

@@ -164,7 +164,8 @@ class Train(Command):
     out: Place
     """The run's folder: a path, file:// or s3:// URI (shared storage where Ray spans machines)."""
     recipe: MaybeName = None
-    """'compact' (the default) or 'resnet34_unet': a function of workflows/recipes.py."""
+    """Networks ('compact', the default, 'resnet34_unet', 'convnext_tiny_unet') or data ('vggsound',
+    'ave'), alone or as NAME/VARIANT, such as 'compact/paper': see workflows/recipes.py."""
     config: MaybeFile = None
     """JSON with settings that differ from the recipe's, such as best.json of 'aiaic tune'."""
     overrides: Settings = ()

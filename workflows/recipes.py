@@ -1,5 +1,6 @@
-"""Named recipes: functions that return a whole configuration."""
+"""Named recipes: functions that return a whole configuration, and variants of each."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from aiaic import config
 from aiaic.audio import AudioConfig
+from aiaic.augmentation import AugmentationConfig
 from aiaic.loader import ViewConfig
 from aiaic.networks.backbone import BackboneConfig
 from aiaic.networks.encoders import EncoderConfig
@@ -48,7 +50,8 @@ def resnet34_unet() -> Recipe:
         ),
         sampling=SamplingConfig(batch_size=64, streams=64),
         view=ViewConfig(size_px=256),
-        stage1=Stage1Config(steps=60_000, learning_rate=3e-4),
+        augmentation=AugmentationConfig(p_mix=0.25, mask_time_share=0.2, mask_mel_share=0.2),
+        stage1=Stage1Config(steps=60_000, learning_rate=3e-4, scene_view="frame"),
         stage2=Stage2Config(steps=30_000, learning_rate=3e-4),
         stage3=Stage3Config(steps=30_000, learning_rate=1e-4),
         training=TrainingConfig(
@@ -62,10 +65,103 @@ def resnet34_unet() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    "compact": compact,
-    "resnet34_unet": resnet34_unet,
+def convnext_tiny_unet() -> Recipe:
+    """The same with a ConvNeXt-Tiny."""
+    larger = {"model.backbone.name": "convnext_tiny_unet"}
+    return _named("convnext_tiny_unet", config.override(resnet34_unet(), larger))
+
+
+def vggsound() -> Recipe:
+    """VGGSound's 200,000 clips of 10 s, on some eight GPUs."""
+    larger = {
+        "sampling.batch_size": 256,
+        "sampling.streams": 128,
+        "stage1.steps": 80_000,
+        "stage2.steps": 40_000,
+        "stage3.steps": 40_000,
+    }
+    return _named("vggsound", config.override(resnet34_unet(), larger))
+
+
+def ave() -> Recipe:
+    """AVE's 4,143 clips of 10 s, on one GPU."""
+    shorter = {
+        "stage1.steps": 12_000,
+        "stage2.steps": 4_000,
+        "stage3.steps": 6_000,
+        "training.warmup_steps": 500,
+        "training.save_every": 500,
+    }
+    return _named("ave", config.override(resnet34_unet(), shorter))
+
+
+NETWORKS: dict[str, Callable[[], Recipe]] = {
+    recipe.__name__: recipe
+    for recipe in (compact, resnet34_unet, convnext_tiny_unet, vggsound, ave)
 }
+"""What is trained, with the method at its best."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "best": {},
+    "paper": {
+        "stage1.scene_view": "same",
+        "stage1.p_missing": 0.0,
+        "stage1.p_mismatch": 0.0,
+        "stage2.info_nce_weight": 0.0,
+        "stage3.p_missing": 0.0,
+        "stage3.p_mismatch": 0.0,
+        "stage3.relevance_weight": 0.0,
+    },
+    "no_dsg": {
+        "model.guidance.always_relevant": True,
+        "stage1.p_mismatch": 0.0,
+        "stage3.p_mismatch": 0.0,
+    },
+    "no_mismatch": {"stage1.p_mismatch": 0.0, "stage3.p_mismatch": 0.0},
+    "no_missing": {"stage1.p_missing": 0.0, "stage3.p_missing": 0.0},
+    "no_info_nce": {"stage2.info_nce_weight": 0.0},
+    "no_distillation": {"stage2.distillation_weight": 0.0},
+    "one_level": {"model.guidance.levels": [0]},
+    "all_levels": {"model.guidance.levels": "all"},
+    "from_scratch": {"stage3.from_scratch": True, "stage3.audio_share": 1.0},
+    "same_frame": {"stage1.scene_view": "same"},
+}
+"""The method, changed. ``best``: all of our extensions; ``paper``: the plainest reading of arXiv
+2401.13270, without them; the others take one part away, to see what it is worth: the relevance
+score (always guided), mismatched or missing semantics in training, either loss of stage 2, levels
+of guidance, stages 1 and 2, and the other view that keeps semantics from leaking colours."""
+
+NAMES = tuple(
+    networks if variant == "best" else f"{networks}/{variant}"
+    for networks in NETWORKS
+    for variant in VARIANTS
+)
+"""All recipes."""
+
+
+def named(name: str) -> Recipe:
+    """A recipe by its name: networks, ``networks/variant``, or a variant of ``compact``.
+
+    Raises:
+        ValueError: there is no such recipe.
+    """
+    networks, _, variant = name.partition("/")
+    if networks in VARIANTS and not variant:
+        networks, variant = DEFAULT, networks
+    variant = variant or "best"
+    if networks not in NETWORKS or variant not in VARIANTS:
+        raise ValueError(
+            f"unknown recipe '{name}'; known: {', '.join(NETWORKS)}, each alone or followed by "
+            f"/VARIANT: {', '.join(VARIANTS)}"
+        )
+    recipe = NETWORKS[networks]()
+    if variant == "best":
+        return recipe
+    return _named(f"{networks}/{variant}", config.override(recipe, VARIANTS[variant]))
+
+
+def _named(name: str, recipe: Recipe) -> Recipe:
+    return dataclasses.replace(recipe, name=name)
 
 
 def load(
@@ -83,22 +179,20 @@ def load(
         ValueError: unknown recipe or key, a value that does not fit, a file that is no such JSON.
         FileNotFoundError: there is no such file.
     """
-    named, overrides = _read(config_file) if config_file else (None, {})
-    if name and named and name != named:
+    meant, overrides = _read(config_file) if config_file else (None, {})
+    recipe = named(name or meant or DEFAULT)
+    if meant and recipe.name != named(meant).name:
         raise ValueError(
-            f"'{config_file}' is for recipe '{named}', not '{name}': leave out --recipe"
+            f"'{config_file}' is for recipe '{meant}', not '{name}': leave out --recipe"
         )
-    chosen = name or named or DEFAULT
-    if chosen not in RECIPES:
-        raise ValueError(f"unknown recipe '{chosen}'; known: {', '.join(sorted(RECIPES))}")
-    return config.override(RECIPES[chosen](), overrides | config.parse_settings(settings))
+    return config.override(recipe, overrides | config.parse_settings(settings))
 
 
 def difference(recipe: Recipe) -> dict[str, Any]:
     """The dotted keys in which a recipe differs from the one of its name, with its values."""
-    named = config.dotted_keys(config.to_json(RECIPES[recipe.name]()))
+    original = config.dotted_keys(config.to_json(named(recipe.name)))
     ours = config.dotted_keys(config.to_json(recipe))
-    return {key: value for key, value in ours.items() if value != named[key]}
+    return {key: value for key, value in ours.items() if value != original[key]}
 
 
 def _read(config_file: str) -> tuple[str | None, dict[str, Any]]:

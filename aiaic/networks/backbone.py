@@ -9,6 +9,8 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from aiaic.networks.pretrained import State
+
 Guide = Callable[[int, Tensor], Tensor]
 """Guidance as a backbone sees it: (level, features) -> features of the same shape."""
 
@@ -18,12 +20,13 @@ class BackboneConfig:
     """Which backbone, and how wide."""
 
     name: str = "compact"
-    """``compact``, ``resnet34_unet``, or one's own as ``module:Class``."""
+    """``compact``, ``resnet34_unet``, ``convnext_tiny_unet``, or one's own as ``module:Class``."""
     width: int = 24
     """Channels of the finest feature map (``compact``)."""
     weights: str | None = None
-    """Pretrained weights: a path of a safetensors file or a torchvision enum such as
-    ``ResNet34_Weights.IMAGENET1K_V1``; random where absent."""
+    """Pretrained weights: a path or URI of a state dict (.safetensors, .pth), or a torchvision enum
+    such as ``ResNet34_Weights.IMAGENET1K_V1``; random where absent. A run reads them once, at its
+    start: its checkpoints need them no more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,15 @@ class Backbone(nn.Module, ABC):
     """
 
     guided: tuple[GuidedFeature, ...]
+
+    def load_pretrained(self, state: State) -> None:
+        """Take over pretrained weights.
+
+        Raises:
+            ValueError: they do not fit, or this backbone takes none.
+        """
+        del state
+        raise ValueError("this backbone takes no pretrained weights: unset model.backbone.weights")
 
     @abstractmethod
     def encode(self, L: Float[Tensor, "b 1 h w"]) -> list[Tensor]:

@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models import ResNet
 
 from aiaic.audio import AudioConfig, LogMel
+from aiaic.networks import residual
 from aiaic.networks.blocks import ConvBlock, ResidualBlock
-from aiaic.networks.residual import resnet
+from aiaic.networks.pretrained import State
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,7 @@ class EncoderConfig:
     width: int = 24
     """Channels of the finest feature map (``compact``)."""
     weights: str | None = None
-    """Pretrained weights (``resnet18``): a safetensors path or a torchvision enum."""
+    """Pretrained weights (``resnet18``), named as those of the backbone."""
 
 
 class SceneEncoder(nn.Module):
@@ -42,6 +44,10 @@ class SceneEncoder(nn.Module):
             rgb = F.interpolate(rgb, size, mode="bilinear", antialias=True, align_corners=False)
         return _unit(self.trunk(2 * rgb - 1))
 
+    def load_pretrained(self, state: State) -> None:
+        """Take over pretrained weights of the trunk; see :func:`_load`."""
+        _load(self.trunk, state)
+
 
 class AudioEncoder(nn.Module):
     """``Ea``: sound -> unit vector in the space of scene semantics."""
@@ -55,12 +61,34 @@ class AudioEncoder(nn.Module):
         """Args:
         waveform: mono sound in [-1, 1].
         """
-        return _unit(self.trunk(self.log_mel(waveform)))
+        return self.embed(self.log_mel(waveform))
+
+    def embed(self, log_mel: Float[Tensor, "b 1 mels frames"]) -> Float[Tensor, "b d"]:
+        """Scene semantics of normalized log-mel spectrograms of any length."""
+        return _unit(self.trunk(log_mel))
+
+    def load_pretrained(self, state: State) -> None:
+        """Take over pretrained weights of the trunk; see :func:`_load`."""
+        _load(self.trunk, state)
+
+
+def _load(trunk: nn.Module, state: State) -> None:
+    """Torchvision's weights into a ResNet; its last layer stays random.
+
+    Raises:
+        ValueError: the encoder is none, or the weights are of another architecture.
+    """
+    if not isinstance(trunk, ResNet):
+        raise ValueError("the encoder 'compact' takes no pretrained weights: take 'resnet18'")
+    last, trunk.fc = trunk.fc, nn.Identity()  # type: ignore[assignment]
+    residual.load(trunk, state)
+    trunk.fc = last
 
 
 def _trunk(encoder: EncoderConfig, *, channels: int, semantics: int) -> nn.Module:
     if encoder.name == "resnet18":
-        model = resnet("resnet18", weights=encoder.weights, channels=channels)
+        frozen = encoder.weights is not None
+        model = residual.resnet("resnet18", frozen_norm=frozen, channels=channels)
         model.fc = nn.Linear(512, semantics)  # type: ignore[assignment]
         return model
     width = encoder.width

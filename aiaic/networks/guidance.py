@@ -8,6 +8,7 @@ learned relevance score. How the score is computed and blended is ours:
 
 import dataclasses
 import itertools
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 class GuidanceConfig:
     """How semantics guide the colorizer's features."""
 
-    levels: tuple[int, ...] = (0, 1)
+    levels: tuple[int, ...] | Literal["all"] = (0, 1)
     """Which of the backbone's feature maps are guided; 0 is the deepest."""
     mlp_width: int = 128
     """Width of the hidden layers that turn semantics into gamma and beta."""

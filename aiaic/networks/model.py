@@ -11,13 +11,20 @@ from torch.nn import functional as F
 
 from aiaic import config
 from aiaic.audio import AudioConfig
-from aiaic.networks import backbone, compact, resnet_unet  # noqa: F401  (backbones register)
+from aiaic.networks import (  # noqa: F401  (backbones register)
+    backbone,
+    compact,
+    convnext_unet,
+    pretrained,
+    resnet_unet,
+)
 from aiaic.networks.backbone import BackboneConfig
 from aiaic.networks.encoders import AudioEncoder, EncoderConfig, SceneEncoder
 from aiaic.networks.guidance import DynamicSemanticGuidance, GuidanceConfig
+from aiaic.networks.pretrained import ReadWeights
 
 _CONSTANT_LOGIT = 30.0  # its sigmoid is 1 in fp32
-_NOT_ARCHITECTURE = ("guidance.tau", "guidance.bias", "guidance.eps", "weights")
+_NOT_ARCHITECTURE = ("guidance.tau", "guidance.bias", "guidance.eps")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,8 +47,12 @@ class ModelConfig:
     """Side of the square picture that the scene encoder sees."""
 
     def architecture(self) -> dict[str, Any]:
-        """The dotted keys that decide names and shapes of weights."""
+        """The dotted keys that decide names and shapes of weights.
+
+        Of pretrained weights it matters whether there are any: those with BatchNorm keep it.
+        """
         keys = config.dotted_keys(config.to_json(self))
+        keys |= {key: v is not None for key, v in keys.items() if key.endswith(".weights")}
         return {key: v for key, v in keys.items() if not key.endswith(_NOT_ARCHITECTURE)}
 
 
@@ -53,12 +64,13 @@ class Colorizer(nn.Module):
         self.backbone = backbone.build(model.backbone)
         guidance = model.guidance
         available = len(self.backbone.guided)
-        if not guidance.levels or not set(guidance.levels) <= set(range(available)):
+        levels = range(available) if guidance.levels == "all" else guidance.levels
+        if not levels or not set(levels) <= set(range(available)):
             raise ValueError(
-                f"guidance.levels {guidance.levels} must be among 0 to {available - 1} "
+                f"guidance.levels {guidance.levels} must be 'all' or among 0 to {available - 1} "
                 f"for backbone '{model.backbone.name}'"
             )
-        self.levels = tuple(sorted(set(guidance.levels)))
+        self.levels = tuple(sorted(set(levels)))
         self.always_relevant = guidance.always_relevant
         self.shared_score = guidance.shared_score
         self.guidance = nn.ModuleDict(
@@ -134,3 +146,27 @@ def build(model: ModelConfig, seed: int) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Model(model)
+
+
+def load_pretrained(model: Model, read: ReadWeights = pretrained.read) -> None:
+    """Load all weights that the configuration names; for the start of a run alone.
+
+    Args:
+        model: with random weights.
+        read: gives the state dict that a name in the configuration stands for.
+
+    Raises:
+        ValueError, FileNotFoundError: there are no such weights, or they do not fit.
+    """
+    parts = {
+        "backbone": (model.config.backbone.weights, model.colorizer.backbone),
+        "scene": (model.config.scene.weights, model.scene),
+        "sound": (model.config.sound.weights, model.audio),
+    }
+    for name, (weights, part) in parts.items():
+        if weights is None:
+            continue
+        try:
+            part.load_pretrained(read(weights))
+        except ValueError as error:
+            raise ValueError(f"model.{name}.weights = '{weights}': {error}") from None

@@ -1,15 +1,12 @@
 """``resnet34_unet``: a ResNet-34 encoder with a U-Net decoder (widths 256-128-64-32-16)."""
 
-import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from aiaic.networks.backbone import Backbone, BackboneConfig, Guide, GuidedFeature, register
-from aiaic.networks.blocks import ConvBlock
-from aiaic.networks.residual import resnet
-
-_DECODER_WIDTHS = (256, 128, 64, 32, 16)
+from aiaic.networks import residual
+from aiaic.networks.backbone import Backbone, BackboneConfig, Guide, register
+from aiaic.networks.pretrained import State
+from aiaic.networks.unet import UNetDecoder
 
 
 @register("resnet34_unet")
@@ -18,35 +15,23 @@ class ResNet34UNet(Backbone):
 
     def __init__(self, backbone: BackboneConfig) -> None:
         super().__init__()
-        trunk = resnet("resnet34", weights=backbone.weights, channels=1)
-        self.stem = nn.Sequential(trunk.conv1, trunk.bn1, trunk.relu)
-        self.pool = trunk.maxpool
-        self.layers = nn.ModuleList((trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4))
-        skips = (256, 128, 64, 64, 0)
-        inputs = (512, *_DECODER_WIDTHS[:-1])
-        self.up = nn.ModuleList(
-            nn.Sequential(ConvBlock(deep + skip, width), ConvBlock(width, width))
-            for deep, skip, width in zip(inputs, skips, _DECODER_WIDTHS, strict=True)
+        self.trunk = residual.resnet(
+            "resnet34", frozen_norm=backbone.weights is not None, channels=1
         )
-        self.head = nn.Conv2d(_DECODER_WIDTHS[-1], 2, 3, padding=1)
-        channels = (512, *_DECODER_WIDTHS[:3])
-        self.guided = tuple(
-            GuidedFeature(f"1/{2 ** (5 - level)}", width) for level, width in enumerate(channels)
-        )
+        self.decoder = UNetDecoder(512, skips=(256, 128, 64, 64, 0))
+        self.guided = self.decoder.guided
+
+    def load_pretrained(self, state: State) -> None:
+        residual.load(self.trunk, state)
 
     def encode(self, L: Float[Tensor, "b 1 h w"]) -> list[Tensor]:
-        features = [L, self.stem(L)]
-        x = self.pool(features[-1])
-        for layer in self.layers:
+        trunk = self.trunk
+        features = [L, trunk.relu(trunk.bn1(trunk.conv1(L)))]
+        x = trunk.maxpool(features[-1])
+        for layer in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
             x = layer(x)
             features.append(x)
         return features
 
     def decode(self, features: list[Tensor], guide: Guide) -> Float[Tensor, "b 2 hh ww"]:
-        x = guide(0, features[-1])
-        for level, (up, skip) in enumerate(zip(self.up, features[-2::-1], strict=True), start=1):
-            x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
-            x = up(torch.cat((x, skip), 1) if level < len(self.up) else x)
-            if level < len(self.guided):
-                x = guide(level, x)
-        return torch.tanh(self.head(x))
+        return self.decoder(features, guide)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from aiaic import losses
-from aiaic.audio import to_float
+from aiaic.augmentation import AugmentationConfig
 from aiaic.batch import Batch
 from aiaic.gather import gather
 from aiaic.networks.model import Model
-from aiaic.stages.base import Stage, StageOutput
+from aiaic.stages.base import HearingStage, StageOutput
 
 _MAX_SCALE = 100.0  # as in CLIP: a lower temperature makes training unstable
 
@@ -32,35 +32,37 @@ class Stage2Config:
     """Temperature of the contrastive loss at the start; it is learned."""
 
 
-class Stage2(Stage):
+class Stage2(HearingStage):
     """``Ea`` learns ``f_a -> f_v`` of the same clip, with ``Es`` frozen (arXiv 2401.13270).
 
     Cosine distillation plus symmetric InfoNCE over the global batch are ours.
     """
 
-    def __init__(self, model: Model, settings: Stage2Config) -> None:
+    def __init__(
+        self, model: Model, settings: Stage2Config, augmentation: AugmentationConfig
+    ) -> None:
         temperature = _InverseTemperature(settings.temperature)
         super().__init__(model, [(model.audio, 1.0), (temperature, 1.0)])
         self.inverse_temperature = temperature
         self.settings = settings
+        self.augmentation = augmentation
 
     def forward(self, batch: Batch) -> StageOutput:
-        audio, scene = self._embed(batch)
+        audio, scene = self._embed(batch, augmented=True)
         return self._losses(
             audio, scene, gather(audio, batch), gather(scene, batch),
             gather(batch.video, batch), batch.position,
         )  # fmt: skip
 
     def validate(self, batch: Batch) -> StageOutput:
-        audio, scene = self._embed(batch)
+        audio, scene = self._embed(batch, augmented=False)
         own = torch.arange(len(audio), device=audio.device)
         return self._losses(audio, scene, audio, scene, batch.video, own)
 
-    def _embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        assert batch.waveform is not None
+    def _embed(self, batch: Batch, *, augmented: bool) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             scene = self.model.scene(batch.picture.float() / 255)
-        return self.model.audio(to_float(batch.waveform)), scene
+        return self.hear(batch, augmented=augmented), scene
 
     def _losses(
         self, audio: Tensor, scene: Tensor, all_audio: Tensor, all_scene: Tensor,

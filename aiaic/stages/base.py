@@ -2,12 +2,14 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from aiaic.batch import Batch
+from aiaic.audio import to_float
+from aiaic.augmentation import AugmentationConfig, mask_spectrogram
+from aiaic.batch import Batch, Draw
 from aiaic.networks.model import Model
 
 
@@ -47,6 +49,13 @@ class Stage(nn.Module, ABC):
             if parameter.requires_grad
         ]
 
+    def listen(self, batches: Iterable[Batch]) -> None:
+        """Find what must be known of the training sounds before the first step of a run.
+
+        Args:
+            batches: fixed ones, the same on every worker; not touched where nothing is to be found.
+        """
+
     @abstractmethod
     def forward(self, batch: Batch) -> StageOutput:
         """Losses of a training batch; takes part in collectives where there are several workers."""
@@ -54,3 +63,34 @@ class Stage(nn.Module, ABC):
     @abstractmethod
     def validate(self, batch: Batch) -> StageOutput:
         """Losses of a validation batch: no random draws, no other worker."""
+
+
+class HearingStage(Stage):
+    """A stage that hears: it normalizes spectrograms by the training sounds, and masks them."""
+
+    augmentation: AugmentationConfig
+
+    def listen(self, batches: Iterable[Batch]) -> None:
+        log_mel = self.model.audio.log_mel
+        if bool(log_mel.measured):  # by the stage before
+            return
+        device = log_mel.mean_db.device
+        log_mel.measure(_sounds(batch.to(device)) for batch in batches)
+
+    def hear(self, batch: Batch, *, augmented: bool) -> Float[Tensor, "b d"]:
+        """Scene semantics of a batch's sounds; of parts of them in training."""
+        audio = self.model.audio
+        log_mel = audio.log_mel(_sounds(batch))
+        if augmented:
+            log_mel = mask_spectrogram(
+                log_mel,
+                time=(batch.draw(Draw.MASK_TIME_WIDTH), batch.draw(Draw.MASK_TIME)),
+                mel=(batch.draw(Draw.MASK_MEL_WIDTH), batch.draw(Draw.MASK_MEL)),
+                augmentation=self.augmentation,
+            )
+        return audio.embed(log_mel)
+
+
+def _sounds(batch: Batch) -> Float[Tensor, "b t"]:
+    assert batch.waveform is not None
+    return to_float(batch.waveform)

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aiaic import losses
-from aiaic.audio import to_float
+from aiaic.augmentation import AugmentationConfig
 from aiaic.batch import Batch, Draw
 from aiaic.color import AB_SCALE, rgb_to_lab
 from aiaic.networks.model import Model
-from aiaic.stages.base import Stage, StageOutput
+from aiaic.stages.base import HearingStage, Stage, StageOutput
 from aiaic.stages.semantics import Assigned, assign
 
 
@@ -43,9 +43,10 @@ class Stage1Config(ColorizationConfig):
 
     steps: int = 1000
     learning_rate: float = 1e-3
-    scene_view: Literal["same", "crop"] = "crop"
-    """The picture that gives the semantics: the very one, or another crop of it, which keeps the
-    code from smuggling this picture's own colours."""
+    scene_view: Literal["same", "crop", "frame"] = "crop"
+    """The picture that gives the semantics: the very one, another crop of it, or a crop of another
+    frame of the clip (of the same one where there is one alone). The less it shares with the
+    picture, the less can the code smuggle this picture's own colours, which no sound can tell."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,8 @@ class Stage3Config(ColorizationConfig):
     learning_rate: float = 5e-4
     audio_share: float = 0.2
     """Share of the learning rate for the audio encoder."""
+    from_scratch: bool = False
+    """Begin without stages 1 and 2, with random weights: to see what these are worth."""
 
 
 class ColorizationStage(Stage):
@@ -98,12 +101,8 @@ class Stage1(ColorizationStage):
             model.colorizer.scores().requires_grad_(requires_grad=False)
 
     def forward(self, batch: Batch) -> StageOutput:
-        rgb = batch.picture.float() / 255
-        view = (
-            rgb if self.scene_view == "same" else random_view(rgb, batch, self.model.scene.size_px)
-        )
         assigned = assign(
-            self.model.scene(view),
+            self.model.scene(self._scene_picture(batch)),
             _all(batch),
             batch,
             p_missing=self.settings.p_missing,
@@ -111,22 +110,34 @@ class Stage1(ColorizationStage):
         )
         return self.losses(batch, assigned, always_relevant=self.always_relevant)
 
+    def _scene_picture(self, batch: Batch) -> Float[Tensor, "b 3 h w"]:
+        if self.scene_view == "same":
+            return batch.picture.float() / 255
+        shown = batch.picture
+        if self.scene_view == "frame":
+            assert batch.other_picture is not None
+            shown = batch.other_picture
+        return random_view(shown.float() / 255, batch, self.model.scene.size_px)
+
     def validate(self, batch: Batch) -> StageOutput:
         semantics = self.model.scene(batch.picture.float() / 255)
         own = _own(semantics, _all(batch))
         return self.losses(batch, own, always_relevant=self.always_relevant)
 
 
-class Stage3(ColorizationStage):
+class Stage3(ColorizationStage, HearingStage):
     """Sound takes the picture's place; the colour picture is no longer seen (arXiv 2401.13270)."""
 
-    def __init__(self, model: Model, settings: Stage3Config) -> None:
+    def __init__(
+        self, model: Model, settings: Stage3Config, augmentation: AugmentationConfig
+    ) -> None:
         super().__init__(model, [(model.colorizer, 1.0), (model.audio, settings.audio_share)])
         self.settings = settings
+        self.augmentation = augmentation
 
     def forward(self, batch: Batch) -> StageOutput:
         assigned = assign(
-            self._hear(batch),
+            self.hear(batch, augmented=True),
             batch.has_sound,
             batch,
             p_missing=self.settings.p_missing,
@@ -135,11 +146,7 @@ class Stage3(ColorizationStage):
         return self.losses(batch, assigned)
 
     def validate(self, batch: Batch) -> StageOutput:
-        return self.losses(batch, _own(self._hear(batch), batch.has_sound))
-
-    def _hear(self, batch: Batch) -> Float[Tensor, "b d"]:
-        assert batch.waveform is not None
-        return self.model.audio(to_float(batch.waveform))
+        return self.losses(batch, _own(self.hear(batch, augmented=False), batch.has_sound))
 
 
 def random_view(

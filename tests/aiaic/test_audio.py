@@ -20,7 +20,38 @@ def test_log_mel_follows_the_level_in_decibels():
     config = AudioConfig()
     log_mel = LogMel(config)
     loud, quiet = (log_mel(tone(1000, level=level)[None]).max() for level in (0.5, 0.05))
-    assert float(loud - quiet) * config.deviation_db == pytest.approx(20, abs=0.1)
+    assert float(loud - quiet) * 20.0 == pytest.approx(20, abs=0.1)
+
+
+def test_measured_statistics_normalize_each_band_and_travel_with_the_weights():
+    generator = torch.Generator().manual_seed(0)
+    low, high = tone(300, level=0.3), tone(3000, level=0.01)
+    sounds = (low + high) * (0.5 + torch.rand(12, 1, generator=generator))
+    sounds = sounds + 0.003 * torch.randn(12, 16_000, generator=generator)
+    log_mel = LogMel(AudioConfig())
+    assert not log_mel.measured
+    log_mel.measure([sounds[:5], sounds[5:]])
+    assert log_mel.measured
+    decibels = log_mel.decibels(sounds)
+    torch.testing.assert_close(log_mel.mean_db, decibels.mean((0, 2)), atol=1e-3, rtol=0)
+    wide = decibels.std((0, 2), correction=0).clamp_min(1.0)
+    torch.testing.assert_close(log_mel.deviation_db, wide, atol=1e-3, rtol=0)
+    assert log_mel(sounds).mean((0, 1, 3)).abs().max() < 1e-3
+    other = LogMel(AudioConfig())
+    other.load_state_dict(log_mel.state_dict())
+    assert torch.equal(other(sounds), log_mel(sounds))
+
+
+def test_no_sound_measures_nothing():
+    log_mel = LogMel(AudioConfig())
+    log_mel.measure([])
+    assert not log_mel.measured
+
+
+@pytest.mark.parametrize("samples", [1, 100, 511, 512, 40_000])
+def test_sound_of_any_length_has_a_spectrogram(samples):
+    log_mel = LogMel(AudioConfig())
+    assert torch.isfinite(log_mel(tone(500)[None].repeat(1, 3)[:, :samples])).all()
 
 
 def test_log_mel_is_fp32_under_autocast():

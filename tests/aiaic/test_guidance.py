@@ -76,65 +76,10 @@ def test_no_statistic_crosses_samples():
         torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["compact", "resnet34_unet"])
-def test_backbones_keep_their_contract(name):
-    guidance = dataclasses.replace(TINY.model.guidance, levels=(0, 2))
-    backbone = dataclasses.replace(TINY.model.backbone, name=name)
-    model = networks.build(
-        dataclasses.replace(TINY.model, guidance=guidance, backbone=backbone), 0
-    ).colorizer
-    seen: list[tuple[int, int]] = []
-
-    def guide(level, x):
-        seen.append((level, x.shape[1]))
-        return x
-
-    L = torch.rand(2, 1, 64, 96) * 2 - 1
-    ab = model.backbone.decode(model.backbone.encode(L), guide)
-    assert seen == [(i, feature.channels) for i, feature in enumerate(model.backbone.guided)]
-    assert ab.shape[:2] == (2, 2)
-    assert ab.abs().max() <= 1
-    full, logits = model(L * 50 + 50, torch.randn(2, 16), torch.ones(2, dtype=torch.bool))
-    assert full.shape == (2, 2, 64, 96)
-    assert logits.shape == (2, 2)
-
-
-OWN_BACKBONE = """
-from torch import nn
-from aiaic.networks.backbone import Backbone, GuidedFeature
-
-class Mine(Backbone):
-    def __init__(self, config):
-        super().__init__()
-        self.down = nn.Conv2d(1, config.width, 8, stride=8)
-        self.head = nn.Conv2d(config.width, 2, 3, padding=1)
-        self.guided = (GuidedFeature("1/8", config.width),)
-
-    def encode(self, L):
-        return [self.down(L)]
-
-    def decode(self, features, guide):
-        return self.head(guide(0, features[0])).tanh()
-"""
-
-
-def test_a_users_backbone_in_their_own_file_is_guided(tmp_path, monkeypatch):
-    (tmp_path / "own_backbone.py").write_text(OWN_BACKBONE)
-    monkeypatch.syspath_prepend(tmp_path)
-    own = config.override(
-        TINY.model, {"backbone.name": "own_backbone:Mine", "guidance.levels": [0]}
-    )
-    colorizer = networks.build(own, 0).colorizer
-    L = torch.rand(2, 1, 32, 32) * 100
-    ab, logits = colorizer(L, torch.randn(2, 16), torch.tensor([True, False]))
-    assert ab.shape == (2, 2, 32, 32)
-    assert logits.shape == (2, 1)
-
-
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("unheard_of", "known: compact, resnet34_unet"),
+        ("unheard_of", "known: compact, convnext_tiny_unet, resnet34_unet"),
         ("no_such_module:Mine", "PYTHONPATH"),
         ("os:getcwd", "no subclass"),
     ],
@@ -152,9 +97,15 @@ def test_shared_score_is_found_once():
     assert len(model.scores()) == 1
 
 
+def test_all_levels_may_be_guided():
+    guidance = dataclasses.replace(TINY.model.guidance, levels="all")
+    model = networks.build(dataclasses.replace(TINY.model, guidance=guidance), 0).colorizer
+    assert model.levels == (0, 1, 2)
+
+
 def test_unknown_level_is_refused_with_the_range():
     guidance = dataclasses.replace(TINY.model.guidance, levels=(0, 7))
-    with pytest.raises(ValueError, match=r"guidance.levels \(0, 7\) must be among 0 to 2"):
+    with pytest.raises(ValueError, match=r"guidance.levels \(0, 7\) must be .all. or among 0 to 2"):
         networks.build(dataclasses.replace(TINY.model, guidance=guidance), 0)
 
 

@@ -53,6 +53,25 @@ def test_workers_share_the_global_batch(samples):
     assert all(torch.equal(rows[key], alone.picture[i]) for i, key in enumerate(alone.keys))
 
 
+def test_another_frame_of_a_clip_is_shown_where_there_is_one(samples):
+    """Of two clips, one has three pictures: those of other clips stand in for them here."""
+    ranges = [sample.pictures[0] for sample in samples.train]
+    several = dataclasses.replace(samples.train[0], pictures=tuple(ranges[:3]))
+    chosen = [several, samples.train[3]]
+    batches = loader(samples, other_frame=True).training(chosen, TINY.sampling, 0, 1, 0)
+    pairs = {"same": 0, "other": 0}
+    for batch in itertools.islice(batches, 12):
+        flipped = batch.picture.flip(3)
+        for row, key in enumerate(batch.keys):
+            other = batch.other_picture[row]
+            is_same = torch.equal(other, batch.picture[row]) or torch.equal(other, flipped[row])
+            assert is_same == (key != several.key)
+            pairs["same" if is_same else "other"] += 1
+    batches.close()
+    assert pairs == {"same": 12, "other": 12}
+    assert training(samples, 1)[0].other_picture is None
+
+
 def test_shapes_and_types(samples):
     (batch,) = training(samples, 1)
     assert batch.picture.shape == (8, 3, 32, 32)

@@ -36,6 +36,24 @@ def global_steps(samples, sampling, world_size, count, start=0):
     return joined
 
 
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_partners_are_other_samples_and_do_not_depend_on_the_number_of_workers(world_size):
+    sampling = SamplingConfig(batch_size=13, streams=8)
+    samples = refs(100, 7)
+    alone = next(plan.steps(samples, sampling, 0, 1, 3))
+    assert (alone.partners != alone.indices).all()
+    for rank in range(world_size):
+        part = next(plan.steps(samples, sampling, rank, world_size, 3))
+        assert part.partners.tolist() == alone.partners[part.positions].tolist()
+
+
+def test_in_an_epoch_each_sample_of_a_full_stream_is_a_partner_once():
+    sampling = SamplingConfig(batch_size=8, streams=4)
+    steps = list(itertools.islice(plan.steps(refs(24, 5), sampling, 0, 1, 0), 3))
+    partners = np.concatenate([step.partners for step in steps])
+    assert sorted(partners) == sorted(np.concatenate([step.indices for step in steps]))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     count=st.integers(1, 90),

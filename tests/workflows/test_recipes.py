@@ -9,7 +9,7 @@ from aiaic import config
 from workflows import recipes
 
 
-@pytest.mark.parametrize("name", recipes.RECIPES)
+@pytest.mark.parametrize("name", recipes.NAMES)
 def test_a_recipe_bears_its_name_and_survives_json(name: str) -> None:
     recipe = recipes.load(name)
     assert recipe.name == name
