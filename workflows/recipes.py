@@ -28,7 +28,7 @@ def compact() -> Recipe:
     """The demo's recipe: small networks that learn the synthetic world on two cores."""
     return Recipe(
         name="compact",
-        stage1=Stage1Config(steps=400, learning_rate=1e-3),
+        stage1=Stage1Config(steps=800, learning_rate=1e-3),
         stage2=Stage2Config(steps=200, learning_rate=1e-3),
         stage3=Stage3Config(steps=400, learning_rate=5e-4),
         training=TrainingConfig(save_every=200),
