@@ -27,7 +27,7 @@ def sibling_probe_accuracy(
 
     ``L`` in [0, 100] as decoded, ``appearance`` [n] and ``class_`` [n] in any type that NumPy
     compares. The mean over appearances of a regularized logistic regression on block means and on
-    the statistics of gradients and grain. With two equally frequent siblings chance is 0.5.
+    the statistics of gradients and grain. With k equally frequent siblings chance is 1 / k.
     ValueError where a class has too few pictures to be split into ``folds``.
     """
     appearance, class_ = np.asarray(appearance), np.asarray(class_)

@@ -32,7 +32,7 @@ from aiaic.probe import sibling_probe_accuracy
 from data_prep.catalog import read_vggsound
 from data_prep.media import read_clip
 from data_prep.sample import MediaSettings, Sample
-from data_prep.synthetic import World, siblings, synthesize
+from data_prep.synthetic import KINDS, World, WorldKind, synthesize
 
 SIZE_PX = 96
 
@@ -57,26 +57,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--clips", type=int, default=1440)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--world", type=Path, help="make the world here and keep it")
+    parser.add_argument("--world", choices=tuple(KINDS), default="plain", help="kind of world")
+    parser.add_argument("--out", type=Path, help="make the world here and keep it")
     parser.add_argument("--blind-steps", type=int, default=0, help="train the U-Net without sound")
     parser.add_argument("--width", type=int, default=16, help="of that U-Net")
     options = parser.parse_args()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as scratch:
         began = time.perf_counter()
-        made = synthesize(options.world or Path(scratch) / "world", options.clips, options.seed)
+        kind = KINDS[options.world]
+        place = options.out or Path(scratch) / "world"
+        made = synthesize(place, options.clips, options.seed, kind=kind)
         seconds = time.perf_counter() - began
         decoded = read_world(made)
         found = {
+            "world": kind.name,
+            "chance": 1 / len(kind.siblings(kind.classes[0].name)),
             "clips": options.clips,
             "seed": options.seed,
             "clips_per_s": None if made.reused else round(options.clips / seconds, 1),
             "linear_probe": sibling_probe_accuracy(
                 decoded.L[:, 0].numpy(), decoded.appearance, decoded.class_
             ),
-            "network_probe": network_probe(decoded),
+            "network_probe": network_probe(decoded, kind),
         }
-        rendered = renderings(decoded, made.folder / "renderings")
+        rendered = renderings(decoded, kind, made.folder / "renderings")
     found["bounds"] = bounds(decoded, rendered)
     if options.blind_steps:
         found["blind"] = blind(decoded, rendered, options.blind_steps, options.width)
@@ -108,12 +113,12 @@ def read_world(made: World) -> Decoded:
     )
 
 
-def renderings(decoded: Decoded, folder: Path) -> list[dict[str, Tensor]]:
+def renderings(decoded: Decoded, kind: WorldKind, folder: Path) -> list[dict[str, Tensor]]:
     """For each test clip the ``ab`` [2 h w] of its scene in each sibling's mean colours."""
     return [
         {
             c.name: _rendered_ab(folder / f"{decoded.keys[i]}.{c.name}.png")
-            for c in siblings(str(decoded.class_[i]))
+            for c in kind.siblings(str(decoded.class_[i]))
         }
         for i in np.flatnonzero(decoded.is_test)
     ]
@@ -132,7 +137,7 @@ def bounds(decoded: Decoded, rendered: list[dict[str, Tensor]]) -> dict[str, dic
     }
 
 
-def network_probe(decoded: Decoded, steps: int = 250) -> float:
+def network_probe(decoded: Decoded, kind: WorldKind, steps: int = 250) -> float:
     """Accuracy among siblings, on test clips, of a small convolutional classifier on ``L``."""
     names, target = np.unique(decoded.class_, return_inverse=True)
     widths = (1, 16, 32, 64, 64)
@@ -148,7 +153,8 @@ def network_probe(decoded: Decoded, steps: int = 250) -> float:
     test = np.flatnonzero(decoded.is_test)
     with torch.no_grad():
         score = network(decoded.L[test] / 50 - 1).numpy()
-    is_sibling = np.array([[c in _sibling_names(own) for c in names] for own in decoded.class_])
+    siblings = [{c.name for c in kind.siblings(str(own))} for own in decoded.class_]
+    is_sibling = np.array([[c in each for c in names] for each in siblings])
     guess = names[np.where(is_sibling[test], score, -np.inf).argmax(1)]
     return float((guess == decoded.class_[test]).mean())
 
@@ -252,10 +258,6 @@ def _rendered_ab(path: Path) -> Tensor:
     """The ``ab`` of a rendering at the evaluated size."""
     image = Image.open(path).convert("RGB").resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC)
     return rgb_to_lab(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])[1][0]
-
-
-def _sibling_names(class_name: str) -> set[str]:
-    return {c.name for c in siblings(class_name)}
 
 
 if __name__ == "__main__":

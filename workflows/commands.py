@@ -56,6 +56,9 @@ class Synthesize(Command):
     """Folder for the clips, their csv and the truth."""
     clips: Count = 1600
     """Number of clips, training and test together."""
+    world: Literal["plain", "hard"] = "plain"
+    """plain: 8 classes, two to a scene; hard: 16 classes, four to a scene, at 5 dB of noise, and of
+    the training clips a fifth with a sound that does not fit, a fifth without sound."""
     seed: Count = 0
     """Seed of everything drawn; the same seed makes the same world."""
 

@@ -8,9 +8,11 @@ from workflows.commands import Outcome, Synthesize
 
 def run(options: Synthesize) -> Outcome:
     """Carry out the command."""
-    world = synthetic.synthesize(Path(options.out), options.clips, options.seed)
+    kind = synthetic.KINDS[options.world]
+    world = synthetic.synthesize(Path(options.out), options.clips, options.seed, kind=kind)
     values = {
         "out": options.out,
+        "world": kind.name,
         "clips": world.clips,
         "annotations": str(world.annotations),
         "reused": world.reused,

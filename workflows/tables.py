@@ -20,7 +20,7 @@ HEADLINES = {
     "oracle_share": "oracle share",
     "swapped_share": "swapped share",
     "relevance_auc": "relevance AUC",
-    "probe_accuracy": "probe on the grey (chance 0.5)",
+    "probe_accuracy": "probe on the grey (chance 1 / siblings)",
 }
 """Figures of a model and their names."""
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 
 from data_prep.synthetic import world
 from data_prep.synthetic.colors import Bytes, Floats, lab_to_rgb, lab_to_yuv420
+from data_prep.synthetic.kinds import WorldKind
 from data_prep.synthetic.scenes import DRIFT_PX, SIZE_PX, draw_scene
 from data_prep.synthetic.sounds import CLIP_S, SAMPLE_RATE_HZ, SAMPLES, synthesize_sound
 from data_prep.synthetic.world import Look, Lot, PlannedClip
@@ -27,27 +28,27 @@ CHROMA_BLUR_PX = 7
 Planes = tuple[Bytes, Bytes, Bytes]
 
 
-def write_clip(clip: PlannedClip, seed: int, folder: Path) -> None:
+def write_clip(clip: PlannedClip, kind: WorldKind, seed: int, folder: Path) -> None:
     """Write ``clips/<key>.mp4`` and, for a test clip, ``renderings/<key>.<class>.png``."""
-    look, L, regions = picture(clip, seed)
-    ab = colored(regions, clip.class_name, look.hue_deg, look.saturation)
-    sound = _sound(clip, seed)
+    look, L, regions = picture(clip, kind, seed)
+    ab = colored(kind, clip.class_name, regions, look.hue_deg, look.saturation)
+    sound = _sound(clip, kind, seed)
     _encode(folder / "clips" / f"{clip.key}.mp4", lab_to_yuv420(L, ab), look.drift_px, sound)
     if clip.split == "test":
         rest = (slice(DRIFT_PX, DRIFT_PX + SIZE_PX),) * 2
-        for sibling in world.siblings(clip.class_name):
-            mean = colored(regions, sibling.name, **world.MEAN_LOOK)
+        for sibling in kind.siblings(clip.class_name):
+            mean = colored(kind, sibling.name, regions, **world.MEAN_LOOK)
             image = Image.fromarray(lab_to_rgb(L[rest], mean[:, *rest]))
             name = f"{clip.key}.{sibling.name}.png"
             image.save(folder / "renderings" / name, compress_level=1)
 
 
-def picture(clip: PlannedClip, seed: int) -> tuple[Look, Floats, Floats]:
+def picture(clip: PlannedClip, kind: WorldKind, seed: int) -> tuple[Look, Floats, Floats]:
     """The look drawn for a clip, its ``L`` [h w] and its smooth regions [region h w] on the canvas.
 
     The class takes no part in it.
     """
-    appearance = world.BY_NAME[clip.class_name].appearance
+    appearance = kind.by_name[clip.class_name].appearance
     scene = draw_scene(appearance, world.lot(seed, clip.number, Lot.SCENE))
     rng = world.lot(seed, clip.number, Lot.LOOK)
     look = world.draw_look(rng)
@@ -59,9 +60,11 @@ def picture(clip: PlannedClip, seed: int) -> tuple[Look, Floats, Floats]:
     return look, np.clip(grainy, darkest, brightest), regions
 
 
-def colored(regions: Floats, class_name: str, hue_deg: float, saturation: float) -> Floats:
+def colored(
+    kind: WorldKind, class_name: str, regions: Floats, hue_deg: float, saturation: float
+) -> Floats:
     """The ``ab`` [2 h w] of smooth regions [region h w] in a class's colours."""
-    colors = world.region_colors(class_name, hue_deg, saturation)
+    colors = world.region_colors(kind, class_name, hue_deg, saturation)
     ab = np.zeros((2, *regions.shape[1:]), np.float32)
     for color, region in zip(colors, regions, strict=True):
         ab += color[:, None, None] * region
@@ -74,14 +77,14 @@ def _blurred(region: Floats) -> Floats:
     return np.asarray(blurred).astype(np.float32) / 255
 
 
-def _sound(clip: PlannedClip, seed: int) -> Floats | None:
+def _sound(clip: PlannedClip, kind: WorldKind, seed: int) -> Floats | None:
     """The waveform [t]; zeros where it is silent, None where the file has no audio stream."""
     if not clip.has_stream:
         return None
     if clip.sound_class is None:
         return np.zeros(SAMPLES, np.float32)
-    recipe = world.BY_NAME[clip.sound_class].sound
-    return synthesize_sound(recipe, world.lot(seed, clip.number, Lot.SOUND))
+    recipe = kind.by_name[clip.sound_class].sound
+    return synthesize_sound(recipe, world.lot(seed, clip.number, Lot.SOUND), kind.snr_db)
 
 
 def _encode(path: Path, planes: Planes, drift_px: tuple[int, int], sound: Floats | None) -> None:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from data_prep.synthetic import world
 from data_prep.synthetic.clips import write_clip
+from data_prep.synthetic.kinds import PLAIN, WorldKind
 from data_prep.synthetic.world import PlannedClip
 
 ANNOTATIONS_NAME = "vggsound.csv"
@@ -56,7 +57,9 @@ class World:
         return self.folder / TRUTH_NAME
 
 
-def synthesize(out: Path, clips: int, seed: int = 0, workers: int | None = None) -> World:
+def synthesize(
+    out: Path, clips: int, seed: int = 0, workers: int | None = None, kind: WorldKind = PLAIN
+) -> World:
     """Make a world of ``clips`` clips in the folder ``out``, or reuse the same one standing there.
 
     ``workers`` processes (default: one per core) share the work. ValueError where ``out`` holds
@@ -66,16 +69,16 @@ def synthesize(out: Path, clips: int, seed: int = 0, workers: int | None = None)
         raise ValueError(f"clips must be at least 1, got {clips}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
-    identity = {b"version": VERSION.encode(), b"clips": b"%d" % clips, b"seed": b"%d" % seed}
+    identity = _identity(kind, clips, seed)
     if _stands(out, identity):
         return World(folder=out, clips=clips, reused=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        plan = world.plan_world(clips, seed)
-        _make_clips(plan, seed, building, workers or os.cpu_count() or 1)
+        plan = world.plan_world(kind, clips, seed)
+        _make_clips(plan, kind, seed, building, workers or os.cpu_count() or 1)
         _write_annotations(plan, building / ANNOTATIONS_NAME)
-        _write_truth(plan, building / TRUTH_NAME, identity)
+        _write_truth(plan, kind, building / TRUTH_NAME, identity)
         building.chmod(0o755)
         reused = _stands(out, identity)  # by now another call may have been quicker
         if not reused:
@@ -85,10 +88,18 @@ def synthesize(out: Path, clips: int, seed: int = 0, workers: int | None = None)
     return World(folder=out, clips=clips, reused=reused)
 
 
-def _make_clips(plan: list[PlannedClip], seed: int, folder: Path, workers: int) -> None:
+def _identity(kind: WorldKind, clips: int, seed: int) -> dict[bytes, bytes]:
+    """What a world follows from. A plain one is not marked as such: it was there first."""
+    identity = {b"version": VERSION.encode(), b"clips": b"%d" % clips, b"seed": b"%d" % seed}
+    return identity if kind.name == PLAIN.name else identity | {b"kind": kind.name.encode()}
+
+
+def _make_clips(
+    plan: list[PlannedClip], kind: WorldKind, seed: int, folder: Path, workers: int
+) -> None:
     for name in (CLIPS_NAME, RENDERINGS_NAME):
         (folder / name).mkdir()
-    write: Callable[[PlannedClip], None] = partial(write_clip, seed=seed, folder=folder)
+    write: Callable[[PlannedClip], None] = partial(write_clip, kind=kind, seed=seed, folder=folder)
     with tqdm(total=len(plan), desc="synthesize", unit="clip") as bar:
         if workers == 1 or len(plan) == 1:
             for clip in plan:
@@ -106,7 +117,9 @@ def _write_annotations(plan: list[PlannedClip], path: Path) -> None:
         rows.writerows([c.youtube_id, c.start_s, c.class_name, c.split] for c in plan)
 
 
-def _write_truth(plan: list[PlannedClip], path: Path, identity: dict[bytes, bytes]) -> None:
+def _write_truth(
+    plan: list[PlannedClip], kind: WorldKind, path: Path, identity: dict[bytes, bytes]
+) -> None:
     """One row per clip; ``sound_class`` is the class that is heard, null where nothing is."""
     columns = {
         "key": [c.key for c in plan],
@@ -114,7 +127,7 @@ def _write_truth(plan: list[PlannedClip], path: Path, identity: dict[bytes, byte
         "start_s": [float(c.start_s) for c in plan],
         "split": [c.split for c in plan],
         "class": [c.class_name for c in plan],
-        "appearance": [world.BY_NAME[c.class_name].appearance for c in plan],
+        "appearance": [kind.by_name[c.class_name].appearance for c in plan],
         "fits": [c.fits for c in plan],
         "has_sound": [c.sound_class is not None for c in plan],
         "sound_class": pa.array([c.sound_class for c in plan], pa.string()),
@@ -131,7 +144,10 @@ def _stands(out: Path, identity: dict[bytes, bytes]) -> bool:
         keys = pq.read_table(truth, columns=["key"]).column("key").to_pylist()
         if {f"{key}.mp4" for key in keys} == {p.name for p in (out / CLIPS_NAME).iterdir()}:
             return True
+    kind, clips, seed = (
+        identity.get(name, PLAIN.name.encode()).decode() for name in (b"kind", b"clips", b"seed")
+    )
     raise ValueError(
-        f"{out} is not empty and is not the world of {identity[b'clips'].decode()} clips with "
-        f"seed {identity[b'seed'].decode()}: remove it or choose another folder"
+        f"{out} is not empty and is not the {kind} world of {clips} clips with seed {seed}: "
+        "remove it or choose another folder"
     )

@@ -4,7 +4,7 @@ Each recipe draws its own pitch and tempo; ``synthesize_sound`` then adds backgr
 the loudness, so that nothing but the kind of sound tells classes apart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,13 @@ _TIME_S: Floats = (np.arange(SAMPLES) / SAMPLE_RATE_HZ).astype(np.float32)
 _FREQUENCY_HZ: Floats = np.fft.rfftfreq(SAMPLES, 1 / SAMPLE_RATE_HZ).astype(np.float32)
 
 
-def synthesize_sound(name: str, rng: Generator) -> Floats:
-    """The sound of ``name`` (a key of ``SOUNDS``), [64000]: signal-to-noise ratio 12 to 30 dB,
-    -26 to -12 dBFS RMS."""
+def synthesize_sound(name: str, rng: Generator, snr_db: tuple[float, float]) -> Floats:
+    """The sound of ``name`` (a key of ``SOUNDS``), [64000]: a signal-to-noise ratio between those
+    of ``snr_db``, -26 to -12 dBFS RMS."""
     signal = _unit(SOUNDS[name](rng))
     slope = rng.uniform(0, 1.2)
     noise = _unit(_noise(rng, lambda hz: (hz + 40) ** -slope))
-    mixed = _unit(signal + 10 ** (-rng.uniform(12, 30) / 20) * noise)
+    mixed = _unit(signal + 10 ** (-rng.uniform(*snr_db) / 20) * noise)
     return np.clip(mixed * 10 ** (rng.uniform(-26, -12) / 20), -1, 1).astype(np.float32)
 
 
@@ -135,9 +135,100 @@ def squawk(rng: Generator) -> Floats:
     return (envelope * (voice + 0.8 * breath)).astype(np.float32)
 
 
+def frogs(rng: Generator) -> Floats:
+    """A chorus of frogs: croaks of a few slow, rounded pulses, each frog at its own pitch."""
+    out = np.zeros_like(_TIME_S)
+    for _ in range(2):
+        pitch_hz, pulse_hz = rng.uniform(900, 1500), rng.uniform(18, 26)
+        croak_hz = rng.uniform(1.2, 2.2)
+        on = np.sin(2 * np.pi * (_TIME_S * croak_hz + rng.random())) > 0.1
+        since_s = (_TIME_S % (1 / pulse_hz)).astype(np.float32)
+        pulse = np.exp(-since_s * 90) * np.sin(2 * np.pi * pitch_hz * since_s)
+        out += on * (pulse + 0.5 * np.exp(-since_s * 90) * np.sin(np.pi * pitch_hz * since_s))
+    return out
+
+
+def bees(rng: Generator) -> Floats:
+    """Bees among flowers: steady low buzzes, rich in overtones, whose pitch wanders."""
+    out = np.zeros_like(_TIME_S)
+    for _ in range(2):
+        wander = np.sin(2 * np.pi * (rng.uniform(0.4, 1.5) * _TIME_S + rng.random()))
+        hz = rng.uniform(150, 230) * (1 + 0.06 * wander)
+        angle = 2 * np.pi * np.cumsum(hz) / SAMPLE_RATE_HZ
+        near = 0.6 + 0.4 * np.sin(2 * np.pi * (rng.uniform(0.3, 0.9) * _TIME_S + rng.random()))
+        out += near * np.sum([np.sin(k * angle) / k**0.6 for k in range(1, 16)], axis=0)
+    return out
+
+
+def wind_chimes(rng: Generator) -> Floats:
+    """Wind chimes: bars struck at random that ring long, with overtones that fit no scale."""
+    bars_hz = rng.uniform(1500, 3200, 5)
+    out = np.zeros_like(_TIME_S)
+    for begin_s in np.cumsum(rng.exponential(0.2, 16)) - 0.3:
+        hz = rng.choice(bars_hz)
+        _strike(out, begin_s, ((hz, 1.0), (2.76 * hz, 0.4)), decay_per_s=6)
+    return out
+
+
+def woodpecker(rng: Generator) -> Floats:
+    """A woodpecker: rolls of quick hollow knocks, with silence between them."""
+    knock_hz, wood_hz = rng.uniform(18, 24), rng.uniform(700, 1100)
+    period = rng.uniform(0.8, 1.1)
+    phase_s = (_TIME_S + rng.uniform(0, period)) % period
+    since_s = phase_s % (1 / knock_hz)
+    roll = (phase_s < 0.55 * period) * (1 - 0.8 * phase_s / period)
+    crack = _unit(_noise(rng, lambda hz: np.exp(-(((hz - 5000) / 3000) ** 2))))
+    hollow = np.sin(2 * np.pi * wood_hz * since_s) + 0.6 * np.sin(4.6 * np.pi * wood_hz * since_s)
+    return roll * (np.exp(-since_s * 160) * hollow + np.exp(-since_s * 500) * crack)
+
+
+def reversing_beeps(rng: Generator) -> Floats:
+    """A vehicle that backs up: one piercing tone, on and off."""
+    tone_hz, beat_hz = rng.uniform(1150, 1400), rng.uniform(1.4, 2.2)
+    on = (_TIME_S * beat_hz + rng.random()) % 1 < rng.uniform(0.45, 0.6)
+    angle = 2 * np.pi * tone_hz * _TIME_S
+    return on * (np.sin(angle) + 0.3 * np.sin(3 * angle) + 0.15 * np.sin(5 * angle))
+
+
+def music_box(rng: Generator) -> Floats:
+    """An ice-cream van's jingle: quick plucked notes of a major pentatonic scale."""
+    tonic_hz, note_s = rng.uniform(480, 620), 1 / rng.uniform(5, 7)
+    scale = tonic_hz * 2 ** (np.array([0, 2, 4, 7, 9, 12, 14, 16]) / 12)
+    out = np.zeros_like(_TIME_S)
+    for begin_s in np.arange(-rng.random() * note_s, CLIP_S, note_s):
+        hz = rng.choice(scale)
+        _strike(out, begin_s, ((hz, 1.0), (2 * hz, 0.4), (4 * hz, 0.5)), decay_per_s=8)
+    return out
+
+
+def falling_whistles(rng: Generator) -> Floats:
+    """A cardinal: loud slurred whistles, each falling by more than an octave."""
+    period = rng.uniform(0.3, 0.5)
+    phase_s = (_TIME_S + rng.uniform(0, period)) % period
+    length = 0.8 * period
+    hz = rng.uniform(4200, 5200) * 2 ** (-rng.uniform(1.2, 1.6) * np.clip(phase_s / length, 0, 1))
+    angle = 2 * np.pi * np.cumsum(hz) / SAMPLE_RATE_HZ
+    return _bump(phase_s, 0.01, length) * (np.sin(angle) + 0.1 * np.sin(2 * angle))
+
+
+def shrieks(rng: Generator) -> Floats:
+    """A ring-necked parakeet: short harsh rising screams in pairs."""
+    period = rng.uniform(0.5, 0.7)
+    phase_s = (_TIME_S + rng.uniform(0, period)) % period
+    envelope = _bump(phase_s, 0.01, 0.14) + _bump(phase_s, 0.2, 0.14)
+    hz = rng.uniform(1700, 2200) * (1 + 0.25 * np.sin(np.pi * (phase_s % 0.19) / 0.19))
+    angle = 2 * np.pi * np.cumsum(hz) / SAMPLE_RATE_HZ
+    voice = np.sum([np.sin(k * angle) / k**0.3 for k in range(1, 5)], axis=0)
+    return envelope * voice
+
+
 SOUNDS: dict[str, Callable[[Generator], Floats]] = {
     recipe.__name__: recipe
-    for recipe in (surf, crickets, cuckoo, dry_leaves, siren, diesel, trill, squawk)
+    for recipe in (
+        *(surf, crickets, cuckoo, dry_leaves, siren, diesel, trill, squawk),
+        *(frogs, bees, wind_chimes, woodpecker),
+        *(reversing_beeps, music_box, falling_whistles, shrieks),
+    )
 }
 
 
@@ -145,6 +236,17 @@ def _bump(phase_s: Floats, begin_s: float, length_s: float) -> Floats:
     """A note's envelope: quick rise, soft end, zero outside."""
     position = np.clip((phase_s - begin_s) / length_s, 0, 1)
     return (np.sin(np.pi * position**0.6).clip(0) ** 1.2).astype(np.float32)
+
+
+def _strike(
+    out: Floats, begin_s: float, partials: Sequence[tuple[float, float]], decay_per_s: float
+) -> None:
+    """Add a struck note, its partials given as (frequency in Hz, strength), that rings out."""
+    first = round(max(begin_s, 0) * SAMPLE_RATE_HZ)
+    ringing = slice(first, first + round(5 / decay_per_s * SAMPLE_RATE_HZ))
+    since_s = _TIME_S[ringing] - begin_s
+    for hz, strength in partials:
+        out[ringing] += strength * np.exp(-decay_per_s * since_s) * np.sin(2 * np.pi * hz * since_s)
 
 
 def _noise(rng: Generator, gain: Callable[[Floats], Floats]) -> Floats:

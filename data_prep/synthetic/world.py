@@ -1,8 +1,8 @@
-"""Who lives in the world: classes, their colours and sounds, and what each clip draws by lot.
+"""What each clip of a world draws by lot, and what follows for its lightness and colours.
 
-Two classes ("siblings") share one appearance and differ in hue and sound only. Every number that a
-clip draws comes from a generator named by (seed, number of the clip, purpose), so a clip depends on
-no other clip and on no worker.
+Classes of one appearance ("siblings") differ in hue and sound only. Every number that a clip draws
+comes from a generator named by (seed, number of the clip, purpose), so a clip depends on no other
+clip and on no worker.
 """
 
 import base64
@@ -15,25 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from data_prep.synthetic.colors import Floats, weighted_sum
-
-
-@dataclass(frozen=True, kw_only=True)
-class SoundClass:
-    """One of two siblings: what it looks like in grey, its colours, its sound."""
-
-    name: str
-    """Label in the annotations; safe in file names."""
-    appearance: str
-    """The scene that it shares with its sibling."""
-    sound: str
-    """The sound recipe."""
-    hues_deg: tuple[float, float, float]
-    """Lab hue of the regions MAIN, SKY and LAND of its scene."""
-
-
-CHROMA = {"rows": 33.0, "tree": 41.0, "truck": 40.0, "bird": 34.0}
-"""Lab chroma of the main region by appearance, before the lot: equal for siblings, and inside sRGB
-for both at every lightness that occurs and every hue that jitter reaches."""
+from data_prep.synthetic.kinds import WorldKind
 
 REGION_SHARES = (1.0, 0.55, 0.75, 0.0)
 """Chroma of the regions MAIN, SKY, LAND and NEUTRAL as shares of that."""
@@ -41,27 +23,8 @@ REGION_SHARES = (1.0, 0.55, 0.75, 0.0)
 L_LIMITS = ((39.0, 11.0), (73.0, 93.0))
 """Least and greatest lightness, each at the main region's full chroma and at none."""
 
-CLASSES = (
-    SoundClass(name="blue_sea", appearance="rows", sound="surf", hues_deg=(275, 255, 275)),
-    SoundClass(name="golden_field", appearance="rows", sound="crickets", hues_deg=(87, 50, 87)),
-    SoundClass(name="summer_tree", appearance="tree", sound="cuckoo", hues_deg=(136, 238, 128)),
-    SoundClass(name="autumn_tree", appearance="tree", sound="dry_leaves", hues_deg=(48, 80, 70)),
-    SoundClass(name="fire_engine", appearance="truck", sound="siren", hues_deg=(31, 70, 50)),
-    SoundClass(name="green_lorry", appearance="truck", sound="diesel", hues_deg=(140, 240, 125)),
-    SoundClass(name="yellow_canary", appearance="bird", sound="trill", hues_deg=(92, 92, 128)),
-    SoundClass(name="blue_parrot", appearance="bird", sound="squawk", hues_deg=(280, 280, 335)),
-)
-
-BY_NAME = {c.name: c for c in CLASSES}
-
 TEST_EVERY = 6
 """Of each class, one clip in so many is a test clip."""
-
-UNRELATED_SHARE = 0.06
-"""Clips whose sound is that of a class of another appearance."""
-
-SOUNDLESS_SHARE = 0.04
-"""Clips with no audio stream or with digital silence, half each."""
 
 SATURATIONS = (0.86, 1.0)
 """A clip's chroma is drawn evenly between these shares of the class's."""
@@ -130,15 +93,9 @@ def lot(seed: int, number: int, purpose: Lot) -> Generator:
     return np.random.default_rng([seed, number, purpose])
 
 
-def siblings(class_name: str) -> list[SoundClass]:
-    """All classes of the same appearance, itself included."""
-    appearance = BY_NAME[class_name].appearance
-    return [c for c in CLASSES if c.appearance == appearance]
-
-
-def plan_world(clips: int, seed: int) -> list[PlannedClip]:
+def plan_world(kind: WorldKind, clips: int, seed: int) -> list[PlannedClip]:
     """``clips`` clips, the classes in turn and each class's test clips evenly spread."""
-    return [_plan_clip(number, seed) for number in range(clips)]
+    return [_plan_clip(kind, number, seed) for number in range(clips)]
 
 
 def draw_look(rng: Generator) -> Look:
@@ -165,31 +122,36 @@ def lightness_range(regions: Floats) -> tuple[Floats, Floats]:
     return darkest, brightest
 
 
-def region_colors(class_name: str, hue_deg: float, saturation: float) -> NDArray[np.float32]:
+def region_colors(
+    kind: WorldKind, class_name: str, hue_deg: float, saturation: float
+) -> NDArray[np.float32]:
     """The ``ab`` [region 2] of a class's regions MAIN, SKY, LAND and NEUTRAL."""
-    own = BY_NAME[class_name]
+    own = kind.by_name[class_name]
     hues = (np.array([*own.hues_deg, 0.0]) + hue_deg) * np.pi / 180
-    chroma = CHROMA[own.appearance] * saturation * np.array(REGION_SHARES)
+    chroma = kind.chroma[own.appearance] * saturation * np.array(REGION_SHARES)
     return np.stack([chroma * np.cos(hues), chroma * np.sin(hues)], axis=1).astype(np.float32)
 
 
-def _plan_clip(number: int, seed: int) -> PlannedClip:
+def _plan_clip(kind: WorldKind, number: int, seed: int) -> PlannedClip:
     rng = lot(seed, number, Lot.FATE)
-    own = CLASSES[number % len(CLASSES)]
+    turn, which = divmod(number, len(kind.classes))
+    own = kind.classes[which]
+    split = "test" if turn % TEST_EVERY == 1 else "train"
+    mishaps = kind.mishaps[split]
     digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
     fate = rng.random()
     sound: str | None = own.name
-    if fate < SOUNDLESS_SHARE:
+    if fate < mishaps.soundless:
         sound = None
-    elif fate < SOUNDLESS_SHARE + UNRELATED_SHARE:
-        others = [c.name for c in CLASSES if c.appearance != own.appearance]
+    elif fate < mishaps.soundless + mishaps.unrelated:
+        others = [c.name for c in kind.classes if c.appearance != own.appearance]
         sound = others[int(rng.integers(len(others)))]
     return PlannedClip(
         number=number,
         youtube_id=base64.urlsafe_b64encode(digest)[:11].decode(),
         start_s=int(rng.integers(0, 600)),
         class_name=own.name,
-        split="test" if number // len(CLASSES) % TEST_EVERY == 1 else "train",
+        split=split,
         sound_class=sound,
-        has_stream=fate >= SOUNDLESS_SHARE / 2,
+        has_stream=fate >= mishaps.soundless / 2,
     )

@@ -12,10 +12,15 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
-from data_prep.synthetic import CLASSES, publish, siblings, synthesize
+from data_prep.synthetic import HARD, PLAIN, publish, synthesize
 
 CLIPS = 10
 """Every class once to train, and two siblings once to test."""
+
+PINNED_CLIP = ("EDJ0bn4zOKY_000142", "blue_sea", "autumn_tree")
+"""Key, class and class heard of the first clip of that world."""
+PINNED_COLOR = (51.6, -1.6, -24.6)
+"""The mean Lab colour of a grid of pixels of its frame at one second."""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,34 @@ def test_another_seed_is_another_world(made, tmp_path):
     assert not set(_digests(other.folder)) & {f for f in _digests(made.folder) if "clips" in f}
 
 
+def test_the_plain_world_stays_as_it_was(made):
+    """What a decoder sees of a world that others may hold; bytes also follow from the encoders."""
+    row = pq.read_table(made.truth).to_pylist()[0]
+    assert pq.read_schema(made.truth).metadata == {b"version": b"1", b"clips": b"10", b"seed": b"3"}
+    assert (row["key"], row["class"], row["sound_class"]) == PINNED_CLIP
+    grey = rgb2lab(_middle(made.clips_folder / f"{row['key']}.mp4"))
+    np.testing.assert_allclose(grey[::60, ::60].mean((0, 1)), PINNED_COLOR, atol=0.5)
+
+
+def test_a_hard_world_has_four_colours_for_each_test_scene(tmp_path, made):
+    """Seventeen clips: the last is the first class's test clip."""
+    hard = synthesize(tmp_path / "hard", 17, seed=3, workers=1, kind=HARD)
+    row = pq.read_table(hard.truth).to_pylist()[16]
+    assert (row["split"], row["class"]) == ("test", "blue_sea")
+    pictures = {
+        path.name.split(".")[1]: rgb2lab(np.asarray(Image.open(path)))
+        for path in (hard.folder / "renderings").iterdir()
+    }
+    assert set(pictures) == {c.name for c in HARD.siblings("blue_sea")}
+    assert len(pictures) == 4
+    decoded = rgb2lab(_middle(hard.clips_folder / f"{row['key']}.mp4"))
+    error = {k: np.abs((p - decoded)[..., 1:]).mean() for k, p in pictures.items()}
+    assert min(error, key=error.__getitem__) == "blue_sea"
+    with pytest.raises(ValueError, match="is not the plain world of 17 clips"):
+        synthesize(hard.folder, 17, seed=3)
+    assert synthesize(hard.folder, 17, seed=3, kind=HARD).reused
+
+
 def test_annotations_are_those_of_vggsound(made, truth):
     with made.annotations.open(newline="") as file:
         rows = list(csv.reader(file))
@@ -62,7 +95,7 @@ def test_annotations_are_those_of_vggsound(made, truth):
         assert truth[key]["class"] == label
         assert truth[key]["split"] == split
     assert Counter(label for *_, label, split in rows if split == "train") == {
-        c.name: 1 for c in CLASSES
+        c.name: 1 for c in PLAIN.classes
     }
 
 
@@ -79,7 +112,7 @@ def test_every_test_clip_is_rendered_in_every_sibling(made, truth):
         f"{key}.{c.name}.png"
         for key, row in truth.items()
         if row["split"] == "test"
-        for c in siblings(row["class"])
+        for c in PLAIN.siblings(row["class"])
     }
     assert {p.name for p in (made.folder / "renderings").iterdir()} == expected
 
@@ -103,7 +136,7 @@ def test_the_decoded_frame_is_the_rendering_of_its_class(made, truth):
             continue
         decoded = rgb2lab(_middle(made.clips_folder / f"{key}.mp4"))
         error = {}
-        for sibling in siblings(row["class"]):
+        for sibling in PLAIN.siblings(row["class"]):
             path = made.folder / "renderings" / f"{key}.{sibling.name}.png"
             rendered = rgb2lab(np.asarray(Image.open(path)))
             assert np.abs(rendered[..., 0] - decoded[..., 0]).mean() < 1.5
@@ -121,14 +154,14 @@ def test_the_same_world_is_reused(made, monkeypatch):
 
 
 def test_another_world_is_not_overwritten(made):
-    with pytest.raises(ValueError, match="is not the world of 10 clips with seed 5"):
+    with pytest.raises(ValueError, match="is not the plain world of 10 clips with seed 5"):
         synthesize(made.folder, CLIPS, seed=5)
 
 
 def test_a_world_that_lost_a_clip_is_not_reused(tmp_path):
     made = synthesize(tmp_path / "world", 1, workers=1)
     next(made.clips_folder.iterdir()).unlink()
-    with pytest.raises(ValueError, match="not the world"):
+    with pytest.raises(ValueError, match="not the plain world"):
         synthesize(made.folder, 1)
 
 

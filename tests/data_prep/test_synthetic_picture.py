@@ -1,16 +1,20 @@
 """What is drawn: colours inside sRGB, siblings alike in grey and far apart in colour."""
 
+from itertools import combinations
+
 import av
 import numpy as np
 import pytest
 from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 
-from data_prep.synthetic import CLASSES, clips, plan_world, siblings, world
+from data_prep.synthetic import HARD, PLAIN, clips, plan_world, world
 from data_prep.synthetic.colors import lab_to_linear, lab_to_rgb, lab_to_yuv420
 from data_prep.synthetic.scenes import SCENES, draw_scene
 
-PLAN = plan_world(1440, 0)
+PLANS = {kind: plan_world(kind, 1440, 0) for kind in (PLAIN, HARD)}
+PLAN = PLANS[PLAIN]
+KINDS = pytest.mark.parametrize("kind", PLANS, ids=lambda kind: kind.name)
 EXTREME_HUES = (-2 * world.HUE_SIGMA_DEG, 0.0, 2 * world.HUE_SIGMA_DEG)
 
 
@@ -39,58 +43,72 @@ def test_halved_chroma_leaves_lightness_alone():
     assert np.abs(error).max() < 0.6
 
 
-@pytest.mark.parametrize("number", range(24))
-def test_every_colour_is_inside_srgb(number):
+@KINDS
+@pytest.mark.parametrize("turn", range(3))
+def test_every_colour_is_inside_srgb(kind, turn):
     """At full chroma, at either end of the jitter, and in every sibling's colours."""
-    clip = PLAN[number]
-    _, L, regions = clips.picture(clip, 0)
-    for sibling in siblings(clip.class_name):
-        for hue_deg in EXTREME_HUES:
-            linear = lab_to_linear(L, clips.colored(regions, sibling.name, hue_deg, 1.0))
-            assert linear.min() >= 0
-            assert linear.max() <= 1
+    size = len(kind.classes)
+    first_siblings = {c.appearance: i for i, c in reversed(list(enumerate(kind.classes)))}
+    for number in first_siblings.values():
+        clip = PLANS[kind][turn * size + number]
+        _, L, regions = clips.picture(clip, kind, 0)
+        for sibling in kind.siblings(clip.class_name):
+            for hue_deg in EXTREME_HUES:
+                ab = clips.colored(kind, sibling.name, regions, hue_deg, 1.0)
+                linear = lab_to_linear(L, ab)
+                assert linear.min() >= 0, sibling
+                assert linear.max() <= 1, sibling
 
 
-@pytest.mark.parametrize("number", range(0, 8, 2))
-def test_siblings_cannot_be_told_apart_after_decoding(number):
-    """One scene in either class's colours: the decoded ``L`` differs by rounding, not by edges."""
-    clip = PLAN[number]
-    _, L, regions = clips.picture(clip, 0)
+@KINDS
+@pytest.mark.parametrize("appearance", sorted(SCENES))
+def test_siblings_cannot_be_told_apart_after_decoding(kind, appearance):
+    """One scene in each class's colours: the decoded ``L`` differs by rounding, not by edges."""
+    clip = next(c for c in PLANS[kind] if kind.by_name[c.class_name].appearance == appearance)
+    _, L, regions = clips.picture(clip, kind, 0)
     greys = []
-    for sibling in siblings(clip.class_name):
-        y, u, v = lab_to_yuv420(L, clips.colored(regions, sibling.name, 0.0, 1.0))
+    for sibling in kind.siblings(clip.class_name):
+        y, u, v = lab_to_yuv420(L, clips.colored(kind, sibling.name, regions, 0.0, 1.0))
         packed = np.concatenate([y.ravel(), u.ravel(), v.ravel()]).reshape(-1, y.shape[1])
         frame = av.VideoFrame.from_ndarray(packed, format="yuv420p")
         greys.append(rgb2lab(frame.to_ndarray(format="rgb24"))[..., 0])
-    difference = greys[0] - greys[1]
-    assert abs(difference.mean()) < 0.3
-    assert np.abs(difference).mean() < 0.5
     steep = np.hypot(*np.gradient(L))
-    assert abs(np.corrcoef(np.abs(difference).ravel(), steep.ravel())[0, 1]) < 0.25
+    for first, second in combinations(greys, 2):
+        difference = first - second
+        assert abs(difference.mean()) < 0.3
+        assert np.abs(difference).mean() < 0.5
+        assert abs(np.corrcoef(np.abs(difference).ravel(), steep.ravel())[0, 1]) < 0.25
 
 
-def test_siblings_have_equal_chroma_and_far_hues():
-    for own in CLASSES:
-        (other,) = [c for c in siblings(own.name) if c != own]
-        mine, theirs = (world.region_colors(c.name, 0, 1) for c in (own, other))
-        np.testing.assert_allclose(np.hypot(*mine.T), np.hypot(*theirs.T), rtol=1e-5)
-        assert np.hypot(*(mine - theirs)[0]) >= 50
+@KINDS
+def test_siblings_have_equal_chroma_and_far_hues(kind):
+    """At least 58 degrees apart, where jitter deviates by 6.7."""
+    for own in kind.classes:
+        for other in kind.siblings(own.name):
+            if other == own:
+                continue
+            mine, theirs = (world.region_colors(kind, c.name, 0, 1) for c in (own, other))
+            np.testing.assert_allclose(np.hypot(*mine.T), np.hypot(*theirs.T), rtol=1e-5)
+            apart = abs((own.hues_deg[0] - other.hues_deg[0] + 180) % 360 - 180)
+            assert apart >= 58
+            assert np.hypot(*(mine - theirs)[0]) >= 30
 
 
 def test_chroma_is_smooth_where_lightness_is_sharp():
     for clip in PLAN[:8:2]:
-        _, L, regions = clips.picture(clip, 0)
-        ab = clips.colored(regions, clip.class_name, 0.0, 1.0)
+        _, L, regions = clips.picture(clip, PLAIN, 0)
+        ab = clips.colored(PLAIN, clip.class_name, regions, 0.0, 1.0)
         assert np.abs(np.diff(ab, axis=2)).max() < 4
         assert np.abs(np.diff(L, axis=1)).max() > 10
 
 
-def test_a_scene_knows_no_class():
-    rows = [c for c in PLAN if world.BY_NAME[c.class_name].appearance == "rows"]
-    first = rows[0]
-    (other,) = [c for c in siblings(first.class_name) if c.name != first.class_name]
-    twin = world.PlannedClip(**{**vars(first), "class_name": other.name})
-    np.testing.assert_array_equal(clips.picture(first, 0)[1], clips.picture(twin, 0)[1])
+@KINDS
+def test_a_scene_knows_no_class(kind):
+    first = PLANS[kind][0]
+    L = clips.picture(first, kind, 0)[1]
+    for other in kind.siblings(first.class_name):
+        twin = world.PlannedClip(**{**vars(first), "class_name": other.name})
+        np.testing.assert_array_equal(L, clips.picture(twin, kind, 0)[1])
 
 
 @pytest.mark.parametrize("appearance", sorted(SCENES))
