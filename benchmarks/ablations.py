@@ -1,4 +1,4 @@
-"""What is each part of the method worth? Trainings of the synthetic world, whole and with parts off.
+"""What is each part of the method worth? Trainings of the synthetic world, with parts taken away.
 
     python benchmarks/ablations.py --out FOLDER --seeds 0 1 2              # the method itself
     python benchmarks/ablations.py --out FOLDER --variants all             # every variant, one seed
