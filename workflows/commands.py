@@ -279,6 +279,38 @@ class Submit(Command):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Reproduce(Command):
+    """A public data set from its clips to the report: prepare, train all stages, evaluate.
+
+    Shards go to OUT/shards, the run to OUT/run, the report to OUT/run/evaluation. The same command
+    again goes on where it stopped.
+    """
+
+    dataset: Literal["vggsound", "ave"]
+    """Whose annotations these are, and the recipe's name."""
+    clips: Place
+    """Where the clips lie: a path, file:// or s3:// URI."""
+    annotations: File
+    """VGGSound's csv or AVE's Annotations.txt."""
+    out: Place
+    """Folder of everything that is made: a path, file:// or s3:// URI."""
+    splits: Files = ()
+    """AVE's split files (trainSet.txt, valSet.txt, testSet.txt)."""
+    recipe: MaybeName = None
+    """Another recipe than the data set's own, such as 'ave/paper'."""
+    overrides: Settings = ()
+    """Settings that differ, as dotted keys."""
+    train_split: Name = "train"
+    """Split to train on."""
+    test_split: Name = "test"
+    """Split to evaluate."""
+    workers: Count = 1
+    """Workers of Ray Train; 0: everything in this process, without Ray."""
+    tracking_uri: Uri = None
+    """MLflow: a server or database; mlflow.db in this folder if absent, 'none' for nothing."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Demo(Command):
     """The whole chain on a world with a known answer; ends in a report to look at.
 
@@ -308,6 +340,7 @@ COMMANDS: dict[str, type[Command]] = {
     "evaluate": Evaluate,
     "colorize": Colorize,
     "submit": Submit,
+    "reproduce": Reproduce,
     "demo": Demo,
 }
 

@@ -25,21 +25,18 @@ def lightness_of(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("L"), np.int16)
 
 
-def test_clips_become_a_checkpoint_that_colours_photographs(shared, tmp_path):
+def test_clips_become_a_report_and_a_checkpoint_that_colours_photographs(shared, tmp_path):
     data = shared / "data"
-    built = aiaic(
-        "prepare", "--dataset", "vggsound", "--annotations", data / "vggsound/vggsound.csv",
-        "--clips", data / "vggsound/clips", "--out", tmp_path / "shards", "--size-px", "256",
-        cwd=tmp_path,
+    made = aiaic(
+        "reproduce", "--dataset", "vggsound", "--annotations", data / "vggsound/vggsound.csv",
+        "--clips", data / "vggsound/clips", "--out", tmp_path, "--train-split", "test",
+        "--set", *STEPS, cwd=tmp_path,
     )  # fmt: skip
-    assert (built["written"], built["rejected"]) == (8, {})
+    assert (made["prepare"]["written"], made["prepare"]["rejected"]) == (8, {})
     aiaic("verify", "--shards", tmp_path / "shards", cwd=tmp_path)
-    trained = aiaic(
-        "train", "--stage", "all", "--recipe", "resnet34_unet", "--split", "test",
-        "--shards", tmp_path / "shards", "--out", tmp_path / "run", "--set", *STEPS,
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert [trained["stages"][stage]["steps"] for stage in "123"] == [20, 20, 20]
+    assert [made["train"]["stages"][stage]["steps"] for stage in "123"] == [20, 20, 20]
+    assert made["evaluate"]["conditions"]["matched"]["n"] == 8
+    assert (tmp_path / "run/evaluation/report.html").is_file()
 
     for name in ("car", "dog"):
         photograph = data / f"still/{name}_image.jpg"
@@ -57,3 +54,29 @@ def test_clips_become_a_checkpoint_that_colours_photographs(shared, tmp_path):
         cwd=tmp_path,
     )  # fmt: skip
     assert np.asarray(Image.open(tmp_path / "clip.png")).std() > 0
+
+
+def test_the_same_clips_as_ave_would_have_them(shared, tmp_path):
+    """Named by their video alone, with events in AVE's own format and its three split files."""
+    rows = (shared / "data/vggsound/vggsound.csv").read_text().splitlines()
+    (tmp_path / "clips").mkdir()
+    lines = []
+    for row in rows:
+        video, start, label, _ = row.split(",")
+        clip = shared / f"data/vggsound/clips/{video}_{int(start):06d}.mp4"
+        (tmp_path / "clips" / f"{video}.mp4").symlink_to(clip)
+        lines.append(f"{label}&{video}&good&2&8")
+    names = ("trainSet.txt", "valSet.txt", "testSet.txt")
+    for name, part in zip(names, (lines[:5], lines[5:6], lines[6:]), strict=True):
+        (tmp_path / name).write_text("\n".join(part) + "\n")
+    (tmp_path / "Annotations.txt").write_text("\n".join(lines) + "\n")
+    made = aiaic(
+        "reproduce", "--dataset", "ave", "--annotations", tmp_path / "Annotations.txt",
+        "--splits", *(tmp_path / name for name in names), "--clips", tmp_path / "clips",
+        "--out", tmp_path / "ave", "--workers", "0", "--set", "sampling.batch_size=2",
+        "stage1.steps=2", "stage2.steps=2", "stage3.steps=2", "view.size_px=64",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert made["prepare"]["written"] == 8
+    assert made["evaluate"]["protocol"]["n"] == 2
+    assert made["evaluate"]["labels"].keys() == {row.split(",")[2] for row in rows[6:]}

@@ -1,0 +1,58 @@
+"""``aiaic reproduce``: a public data set from its clips to the report, part by part."""
+
+import logging
+
+from data_prep import storage
+from workflows import cluster, evaluate, prepare, recipes, train
+from workflows.commands import Evaluate, Outcome, Prepare, Reproduce, Train, flat
+
+log = logging.getLogger(__name__)
+
+_FRAMES = 3
+"""Pictures of a clip where its semantics are taken from another frame than the coloured one."""
+
+
+def run(options: Reproduce) -> Outcome:
+    """Carry out the command."""
+    recipe = recipes.load(options.recipe or options.dataset, settings=flat(options.overrides))
+    shards, out = storage.join(options.out, "shards"), storage.join(options.out, "run")
+    prepared = Prepare(
+        dataset=options.dataset,
+        clips=options.clips,
+        out=shards,
+        annotations=options.annotations,
+        splits=options.splits,
+        size_px=recipe.view.size_px,
+        pictures=_FRAMES if recipe.stage1.scene_view == "frame" else 1,
+        workers=0 if options.workers == 0 else None,
+    )
+    trained = Train(
+        stage="all",
+        shards=shards,
+        out=out,
+        recipe=options.recipe or options.dataset,
+        overrides=options.overrides,
+        split=options.train_split,
+        workers=options.workers,
+        tracking_uri=options.tracking_uri,
+    )
+    evaluated = Evaluate(
+        shards=shards,
+        checkpoint=out,
+        split=options.test_split,
+        tracking_uri=options.tracking_uri,
+    )
+    if options.workers == 0:
+        return _chain(prepared, trained, evaluated)
+    with cluster.connected(cpus=options.workers):
+        return _chain(prepared, trained, evaluated)
+
+
+def _chain(prepared: Prepare, trained: Train, evaluated: Evaluate) -> Outcome:
+    built = prepare.run(prepared)
+    log.info("%s", built.text)
+    stages = train.run(trained)
+    log.info("%s", stages.text)
+    report = evaluate.run(evaluated)
+    values = {"prepare": built.values, "train": stages.values, "evaluate": report.values}
+    return Outcome(values=values, text=report.text)
