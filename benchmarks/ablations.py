@@ -17,8 +17,8 @@ from pathlib import Path
 
 from workflows.recipes import VARIANTS
 
-LATER = {"no_info_nce": 2, "no_distillation": 2}
-"""Variants that differ from the method from this stage on, and start from its checkpoints."""
+LATER = {"no_info_nce", "no_distillation", "augmented"}
+"""Variants that differ from the method from stage 2 on, and start from its stage 1."""
 
 SCRATCH_STEPS = 1400
 """Steps of stage 3 without stages 1 and 2: as many as these and stage 3 have together."""
@@ -64,6 +64,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--variants", nargs="*", default=["best"])
     parser.add_argument("--clips", type=int, default=1600)
     parser.add_argument("--set", nargs="*", default=[], help="settings of all runs, KEY=VALUE")
+    parser.add_argument("--networks", default="compact", help="recipe whose variants are trained")
+    parser.add_argument("--size-px", type=int, default=96)
     parser.add_argument("--label", default="", help="added to the names of the runs")
     return parser.parse_args()
 
@@ -73,7 +75,7 @@ def make_world(folder: Path, options: argparse.Namespace, seed: int) -> Path:
     aiaic("synthesize", "--out", world, "--clips", options.clips, "--seed", seed,
           "--world", options.world)  # fmt: skip
     aiaic("prepare", "--dataset", "vggsound", "--annotations", world / "vggsound.csv",
-          "--clips", world / "clips", "--out", folder / "shards", "--size-px", 96,
+          "--clips", world / "clips", "--out", folder / "shards", "--size-px", options.size_px,
           "--clips-per-shard", 64, "--workers", 0)  # fmt: skip
     return world
 
@@ -88,7 +90,7 @@ def train(folder: Path, name: str, seed: int, options: argparse.Namespace) -> No
     elif name in LATER:
         stages = [("2", ["--init", str(folder / f"best{options.label}")]), ("3", [])]
     for stage, rest in stages:
-        aiaic("train", "--stage", stage, "--recipe", f"compact/{name}", "--shards",
+        aiaic("train", "--stage", stage, "--recipe", f"{options.networks}/{name}", "--shards",
               folder / "shards", "--out", run, "--tracking-uri", "none", *rest,
               "--set", *settings)  # fmt: skip
 

@@ -125,11 +125,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "all_levels": {"model.guidance.levels": "all"},
     "from_scratch": {"stage3.from_scratch": True, "stage3.audio_share": 1.0},
     "same_frame": {"stage1.scene_view": "same"},
+    "augmented": {
+        "augmentation.p_mix": 0.25,
+        "augmentation.mask_time_share": 0.2,
+        "augmentation.mask_mel_share": 0.2,
+    },
 }
 """The method, changed. ``best``: all of our extensions; ``paper``: the plainest reading of arXiv
 2401.13270, without them; the others take one part away, to see what it is worth: the relevance
 score (always guided), mismatched or missing semantics in training, either loss of stage 2, levels
-of guidance, stages 1 and 2, and the other view that keeps semantics from leaking colours."""
+of guidance, stages 1 and 2, and the other view that keeps semantics from leaking colours.
+``augmented`` adds what ``compact`` does without: sounds mixed with others and masked."""
 
 NAMES = tuple(
     networks if variant == "best" else f"{networks}/{variant}"

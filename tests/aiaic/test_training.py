@@ -121,6 +121,26 @@ def test_stage_1_refuses_a_checkpoint(stages, tmp_path):
         train(tmp_path, 1, stages[1])
 
 
+def test_stage_3_may_begin_from_scratch_if_its_recipe_says_so(stages, tmp_path):
+    """Then it takes no checkpoint, and measures the sounds that stage 2 would have measured."""
+    scratch = config.override(TINY, {"stage3.from_scratch": True, "stage3.steps": 2})
+    folder = train(tmp_path / "stage3", 3, None, recipe=scratch)
+    record = checkpoint.read_record(folder)
+    assert (record.stage, record.init) == (3, None)
+    assert checkpoint.read_model(folder)["audio.log_mel.measured"]
+    with pytest.raises(ValueError, match="starts from scratch"):
+        train(tmp_path / "other", 3, stages[2], recipe=scratch)
+
+
+def test_the_sounds_statistics_are_found_once_and_kept(stages):
+    """By stage 2; stage 1 hears nothing, and stage 3 goes on with what it finds."""
+    models = {number: checkpoint.read_model(folder) for number, folder in stages.items()}
+    assert not models[1]["audio.log_mel.measured"]
+    assert models[2]["audio.log_mel.measured"]
+    assert models[2]["audio.log_mel.mean_db"].std() > 1
+    assert torch.equal(*(models[n]["audio.log_mel.mean_db"] for n in (2, 3)))
+
+
 def test_stage_2_wants_a_checkpoint(tmp_path):
     with pytest.raises(ValueError, match="a checkpoint of stage 1"):
         train(tmp_path, 2)

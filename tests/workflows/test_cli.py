@@ -21,6 +21,16 @@ MINIMAL = {
     "evaluate": ["--shards", "s", "--checkpoint", "c"],
     "colorize": ["in.png", "--checkpoint", "c", "--out", "o.png"],
     "submit": ["--", "true"],
+    "reproduce": [
+        "--dataset",
+        "ave",
+        "--annotations",
+        "a",
+        "--clips",
+        "c",
+        "--out",
+        "o",
+    ],
     "demo": [],
 }
 
