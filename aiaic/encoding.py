@@ -38,11 +38,17 @@ class Semantics:
     image: Float[Tensor, "n d"] | None
     """Of each colour picture, by the stage-1 model."""
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of the clips."""
+        return tuple(clip.key for clip in self.clips)
 
+
+@torch.inference_mode()
 def encode(
     networks: Networks, batches: Iterable[Batch], seed: int, device: torch.device
 ) -> Semantics:
-    """Encode every sound and every picture once.
+    """Encode every sound and every picture of some clips once.
 
     Raises:
         ValueError: there are no clips.
@@ -66,6 +72,26 @@ def encode(
         audible={name: whole[f"{name} audible"] for name in heard},
         scene=whole["scene"],
         image=whole.get(IMAGE),
+    )
+
+
+def join(parts: Sequence[Semantics]) -> Semantics:
+    """The semantics of all clips from those of some at a time, in the order of the parts.
+
+    Raises:
+        ValueError: there are no clips.
+    """
+    if not parts:
+        raise ValueError("there are no clips to evaluate")
+    images = [part.image for part in parts if part.image is not None]
+    return Semantics(
+        clips=tuple(clip for part in parts for clip in part.clips),
+        sound={name: torch.cat([part.sound[name] for part in parts]) for name in parts[0].sound},
+        audible={
+            name: torch.cat([part.audible[name] for part in parts]) for name in parts[0].audible
+        },
+        scene=torch.cat([part.scene for part in parts]),
+        image=torch.cat(images) if images else None,
     )
 
 

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from aiaic import metrics
+from aiaic.columns import column, mean
 from aiaic.conditions import (
     CONDITIONS,
     IMAGE,
@@ -19,15 +19,24 @@ from aiaic.conditions import (
     SWAPPED,
     Truth,
 )
+from aiaic.embedding_figures import colour_leak, retrieval
 from aiaic.encoding import Networks
-from aiaic.evaluation import SWAPPED_WITHOUT_SOUND, WITH_SOUND, WITHOUT_SOUND, Evaluation
-from aiaic.scoring import Scores
+from aiaic.evaluation import Evaluation
+from aiaic.intervals import intervals
+from aiaic.label_figures import by_label
+from aiaic.scorer import SWAPPED_WITHOUT_SOUND, WITH_SOUND, WITHOUT_SOUND
+from aiaic.scoring import PICTURE, Scores
+from aiaic.set_figures import add_set_distances
 
 HISTOGRAM_BINS = 20
 UNSEEN = "unseen"
 
 _BOUNDS = (WITHOUT_SOUND, WITH_SOUND)
-_WEIGHTS_NEEDED = ("lpips", "fid", "kid")
+_NO_TRUTH = {
+    "bounds": "only a synthetic world's truth gives the colours without and with sound",
+    "probe_accuracy": "only a synthetic world's truth gives the classes to tell apart",
+    "cosine_ceiling": "only a synthetic world's truth gives the classes that sound can tell",
+}
 
 
 def figures(
@@ -37,6 +46,7 @@ def figures(
     truth: Truth | None = None,
     labels: Mapping[str, str] | None = None,
     trained_labels: Collection[str] | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """All figures that the scores allow.
 
@@ -49,10 +59,10 @@ def figures(
         truth: the synthetic world's, where there is one.
         labels: of each clip by key.
         trained_labels: labels that the training split holds; None where unknown.
+        seed: of the draws behind confidence intervals and KID.
     """
     scores = dict(evaluation.scores)
     absent = _absent_conditions(evaluation, networks, truth)
-    absent |= dict.fromkeys(_WEIGHTS_NEEDED, "no weights are given")
     if labels is None or trained_labels is None:
         absent[UNSEEN] = "the labels of the training split are not known"
     else:
@@ -64,15 +74,52 @@ def figures(
     result: dict[str, Any] = {
         "conditions": {name: _means(scores[name]) for name in names},
         "bounds": {name: _means(scores[name]) for name in _BOUNDS if scores.get(name)},
+        "picture": {"colorfulness": float(np.mean(column(scores[PICTURE], "colorfulness")))},
     }
     result |= _differences(scores, absent) | _shares(scores, absent)
-    result |= _relevance(scores, networks, absent) | _retrieval(evaluation, networks, truth, absent)
-    distances = {
+    result |= _relevance(scores, networks, absent)
+    result["ab_distance"] = {
         f"matched_{name}": float(np.mean(found))
         for name in (MISSING, MISMATCHED, SWAPPED)
-        if (found := _column(scores.get(name, {}), "ab_distance"))
+        if (found := column(scores.get(name, {}), "ab_distance"))
     }
-    return result | {"ab_distance": distances, "absent": dict(sorted(absent.items()))}
+    if not any("lpips" in row for row in result["conditions"].values()):
+        absent["lpips"] = "no weights of torchvision's AlexNet are given"
+    result["absent"] = absent
+    add_set_distances(evaluation, result, seed=seed)
+    hits = _add_embeddings(evaluation, truth, labels, result)
+    if labels is not None and scores.get(MATCHED):
+        result["labels"] = by_label(scores, labels)
+    try:
+        video = {clip.key: clip.video for clip in evaluation.semantics.clips}
+        found = intervals(scores, names, video, hits, seed=seed)
+        known = {*result, "level", "resamples", "videos", "psnr", "r_at_1"}
+        result["intervals"] = {name: found[name] for name in found if name in known}
+    except ValueError as error:
+        absent["intervals"] = str(error)
+    return result | {"absent": dict(sorted(absent.items()))}
+
+
+def _add_embeddings(
+    evaluation: Evaluation,
+    truth: Truth | None,
+    labels: Mapping[str, str] | None,
+    result: dict[str, Any],
+) -> dict[str, float]:
+    """Add retrieval and the leak of colours; gives which clips' sounds find their own picture."""
+    absent = result["absent"]
+    try:
+        result["colour_leak_r2"] = colour_leak(evaluation, truth, labels)
+    except ValueError as error:
+        absent["colour_leak_r2"] = str(error)
+    found = retrieval(evaluation, truth)
+    if found is None:
+        absent["retrieval"] = absent.get(MATCHED, "there is no condition 'matched'")
+        return {}
+    result["retrieval"] = found.figures
+    if truth is not None and "cosine_ceiling" not in found.figures:
+        absent["cosine_ceiling"] = "no class has two clips with a fitting sound"
+    return found.hits
 
 
 def _absent_conditions(
@@ -93,15 +140,12 @@ def _absent_conditions(
             absent[name] = "only a synthetic world's truth tells a sibling's colours"
         else:
             absent[name] = "no two clips differ as this condition needs"
-    if truth is None:
-        absent["bounds"] = "only a synthetic world's truth gives the colours without and with sound"
-        absent["probe_accuracy"] = "only a synthetic world's truth gives the classes to tell apart"
-    return absent
+    return absent | (_NO_TRUTH if truth is None else {})
 
 
 def _means(rows: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     metrics_found = sorted({metric for row in rows.values() for metric in row} - {"ab_distance"})
-    return {m: float(np.mean(_column(rows, m))) for m in metrics_found} | {"n": len(rows)}
+    return {m: float(np.mean(column(rows, m))) for m in metrics_found} | {"n": len(rows)}
 
 
 def _differences(scores: Scores, absent: dict[str, str]) -> dict[str, Any]:
@@ -113,13 +157,13 @@ def _differences(scores: Scores, absent: dict[str, str]) -> dict[str, Any]:
     ):
         keys = scores.get(clips, {}).keys()
         if keys:
-            found[figure] = _mean(scores[better], keys, "psnr") - _mean(scores[worse], keys, "psnr")
+            found[figure] = mean(scores[better], keys, "psnr") - mean(scores[worse], keys, "psnr")
         else:
             absent[figure] = f"there is no condition '{clips}'"
     keys = scores.get(MATCHED, {}).keys()
     if keys:
         paired = {
-            name: {m: _mean(scores[name], keys, m) for m in ("psnr", "mse_ab")}
+            name: {m: mean(scores[name], keys, m) for m in ("psnr", "mse_ab")}
             for name in (MATCHED, MISSING, *_BOUNDS)
             if scores.get(name)
         }
@@ -145,10 +189,10 @@ def _shares(scores: Scores, absent: dict[str, str]) -> dict[str, float]:
         if not keys or not scores.get(without):
             absent[figure] = absent.get(condition) or absent.get("bounds", "there are no bounds")
             continue
-        at_best = _mean(scores[WITH_SOUND], keys, "mse_ab") if condition == MATCHED else 0.0
-        deaf = _mean(scores[without], keys, "mse_ab")
+        at_best = mean(scores[WITH_SOUND], keys, "mse_ab") if condition == MATCHED else 0.0
+        deaf = mean(scores[without], keys, "mse_ab")
         if deaf > at_best:
-            shares[figure] = (deaf - _mean(scores[condition], keys, "mse_ab")) / (deaf - at_best)
+            shares[figure] = (deaf - mean(scores[condition], keys, "mse_ab")) / (deaf - at_best)
         else:
             absent[figure] = "the two bounds do not differ: sound tells nothing of these clips"
     return shares
@@ -160,7 +204,7 @@ def _relevance(scores: Scores, networks: Networks, absent: dict[str, str]) -> di
         absent.update(dict.fromkeys(("relevance", "relevance_auc"), reason))
         return {}
     edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
-    found = {name: _column(scores.get(name, {}), "relevance") for name in (*CONDITIONS, UNSEEN)}
+    found = {name: column(scores.get(name, {}), "relevance") for name in (*CONDITIONS, UNSEEN)}
     found = {name: values for name, values in found.items() if values}
     result: dict[str, Any] = {
         "relevance": {
@@ -177,37 +221,3 @@ def _relevance(scores: Scores, networks: Networks, absent: dict[str, str]) -> di
     else:
         absent["relevance_auc"] = "it needs the conditions 'matched' and 'mismatched'"
     return result
-
-
-def _retrieval(
-    evaluation: Evaluation, networks: Networks, truth: Truth | None, absent: dict[str, str]
-) -> dict[str, Any]:
-    """Which picture a sound finds among those of all clips with fitting sound."""
-    semantics = evaluation.semantics
-    rows = [i for i, clip in enumerate(semantics.clips) if clip.key in evaluation.sounds.fitting]
-    if not networks.hears or not rows:
-        absent["retrieval"] = absent.get(MATCHED, "there is no condition 'matched'")
-        return {}
-    sound, scene = semantics.sound[MATCHED][rows], semantics.scene[rows]
-    own = metrics.retrieval_ranks(sound, scene, torch.arange(len(rows))).double()
-    result: dict[str, Any] = {
-        "r_at_1": (own <= 1).double().mean().item(),
-        "r_at_5": (own <= 5).double().mean().item(),
-        "median_rank": own.median().item(),
-        "n": len(rows),
-        "cosine": (sound * scene).sum(1).double().mean().item(),
-    }
-    if truth is not None:
-        classes = [truth.class_by_key[semantics.clips[i].key] for i in rows]
-        groups = torch.from_numpy(np.unique(classes, return_inverse=True)[1])
-        by_class = metrics.retrieval_ranks(sound, scene, groups)
-        result["r_at_1_by_class"] = (by_class <= 1).double().mean().item()
-    return {"retrieval": result}
-
-
-def _column(rows: Mapping[str, Mapping[str, float]], metric: str) -> list[float]:
-    return [row[metric] for row in rows.values() if metric in row]
-
-
-def _mean(rows: Mapping[str, Mapping[str, float]], keys: Collection[str], metric: str) -> float:
-    return float(np.mean([rows[key][metric] for key in keys]))

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -22,6 +23,9 @@ from aiaic.plan import SampleRef, SamplingConfig, Step
 
 Read = Callable[[str, str, int, int], bytes]
 """(shard, ``"picture"`` or ``"sound"``, offset, size) -> bytes; called from several threads."""
+
+Protocol = Literal["center_crop", "resize"]
+"""How evaluation makes a picture square: the centre of it, or all of it with its sides squeezed."""
 
 _AHEAD = 4  # batches that are read while one is trained on
 
@@ -62,6 +66,8 @@ class Loader:
     other_frame: bool = False
     """Whether training sees another frame of each clip beside the one that it colours."""
     threads: int = 2
+    protocol: Protocol = "center_crop"
+    """Of evaluation; training always crops."""
 
     def training(
         self,
@@ -78,7 +84,7 @@ class Loader:
     def evaluation(
         self, samples: Sequence[SampleRef], batch_size: int
     ) -> Generator[Batch, None, None]:
-        """All samples in order, each once, cropped at the centre, without any random draw."""
+        """All samples in order, each once, as :meth:`evaluated` shows them, without any draw."""
         starts = range(0, len(samples), batch_size)
         indices = (np.arange(i, min(i + batch_size, len(samples))) for i in starts)
         steps = (
@@ -92,6 +98,12 @@ class Loader:
             for part in indices
         )
         return self._follow(steps, samples, None)
+
+    def evaluated(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The square that evaluation shows of a picture."""
+        if self.protocol == "resize":
+            return _resized(rgb, self.view.size_px, self.view.size_px)
+        return crop(rgb, self.view.size_px, 0.5, 0.5)
 
     def _follow(
         self, steps: Iterable[Step], samples: Sequence[SampleRef], seed: int | None
@@ -119,7 +131,10 @@ class Loader:
         centre = np.full(len(Draw), 0.5, np.float32)
         draws = centre if seed is None else plan.draws(seed, epoch, ref.key, len(Draw))
         frame = int(draws[Draw.FRAME] * len(ref.pictures))
-        rgb = self._picture(ref, frame, draws, flip=seed is not None and self.view.flip)
+        if seed is None:
+            rgb = self.evaluated(self._frame(ref, frame))
+        else:
+            rgb = self._picture(ref, frame, draws, flip=self.view.flip)
         other = None
         if self.other_frame and seed is not None:
             others = len(ref.pictures) - 1
@@ -132,10 +147,13 @@ class Loader:
                 waveform = self._mixed(waveform, partner, draws)
         return _Decoded(ref, rgb, other, waveform, draws)
 
+    def _frame(self, ref: SampleRef, frame: int) -> NDArray[np.uint8]:
+        return simplejpeg.decode_jpeg(self.read(ref.shard, "picture", *ref.pictures[frame]), "RGB")
+
     def _picture(
         self, ref: SampleRef, frame: int, draws: NDArray[np.float32], *, flip: bool
     ) -> NDArray[np.uint8]:
-        rgb = simplejpeg.decode_jpeg(self.read(ref.shard, "picture", *ref.pictures[frame]), "RGB")
+        rgb = self._frame(ref, frame)
         rgb = crop(rgb, self.view.size_px, float(draws[Draw.CROP_X]), float(draws[Draw.CROP_Y]))
         return rgb[:, ::-1] if flip and draws[Draw.FLIP] < 0.5 else rgb
 
@@ -210,12 +228,17 @@ def crop(rgb: NDArray[np.uint8], size: int, x: float, y: float) -> NDArray[np.ui
     height, width = rgb.shape[:2]
     if min(height, width) != size:
         scale = size / min(height, width)
-        shape = (max(size, round(width * scale)), max(size, round(height * scale)))
-        rgb = np.asarray(Image.fromarray(rgb).resize(shape, Image.Resampling.BICUBIC))
+        rgb = _resized(rgb, max(size, round(width * scale)), max(size, round(height * scale)))
         height, width = rgb.shape[:2]
     top = int(y * (height - size + 1))
     left = int(x * (width - size + 1))
     return rgb[top : top + size, left : left + size]
+
+
+def _resized(rgb: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _cut(flac: bytes, audio: AudioConfig, at: float, *, roll: bool) -> NDArray[np.int16]:

@@ -1,12 +1,16 @@
-"""Does the grey give the class away? A linear probe on lightness alone."""
+"""What gives away what it should not: lightness the class, scene semantics a picture's own colours.
+
+Both are asked by linear probes.
+"""
 
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -14,6 +18,9 @@ _BLOCKS = 12
 """Side of the grid of block means."""
 _REGIONS = 4
 """Side of the grid in which edges and grain are summed up."""
+_ALPHAS = np.logspace(-2, 5, 15)
+"""Strengths of ridge regression to choose from."""
+_CLIPS_PER_FOLD = 4
 
 
 def sibling_probe_accuracy(
@@ -45,6 +52,41 @@ def sibling_probe_accuracy(
         scores = cross_val_score(probe, grey_features(L[chosen]), class_[chosen], cv=split)
         accuracies.append(float(scores.mean()))
     return float(np.mean(accuracies))
+
+
+def colour_leak_r2(
+    semantics: Float[Array, "n d"],
+    own_chroma: Float[Array, "n 2"],
+    video: Array,
+    folds: int = 5,
+) -> float:
+    """Cross-validated R² of a ridge regression from scene semantics to a picture's own chroma.
+
+    Args:
+        semantics: of the pictures.
+        own_chroma: what the mean chroma of each picture has over what its kind tells.
+        video: a number for each picture's video; videos are never split.
+        folds: of the cross-validation.
+
+    Returns:
+        At most 1; 0 where semantics tell nothing, and under 0 where the probe found what was
+        chance. Both chromas count by their variance.
+
+    Raises:
+        ValueError: there are too few pictures or videos, or their chroma is all the same.
+    """
+    least = folds * _CLIPS_PER_FOLD
+    if len(semantics) < least or len(np.unique(video)) < folds:
+        raise ValueError(
+            f"the probe needs {least} pictures of {folds} videos or more, "
+            f"got {len(semantics)} of {len(np.unique(video))}"
+        )
+    if not np.ptp(own_chroma, axis=0).any():
+        raise ValueError("all pictures of a kind have the same mean chroma: there is none to leak")
+    probe = make_pipeline(StandardScaler(), RidgeCV(_ALPHAS))
+    split = GroupKFold(folds)
+    predicted = cross_val_predict(probe, semantics, own_chroma, groups=video, cv=split)
+    return float(r2_score(own_chroma, predicted, multioutput="variance_weighted"))
 
 
 def grey_features(L: Float[Array, "n h w"]) -> Float[Array, "n features"]:

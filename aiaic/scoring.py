@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, UInt8
@@ -10,9 +10,15 @@ from torch import Tensor
 
 from aiaic import metrics
 from aiaic.color import rgb_to_lab
+from aiaic.perception import Lpips
 
 Scores = dict[str, dict[str, dict[str, float]]]
-"""Condition or bound -> key of a clip -> metric -> value."""
+"""Condition, bound or :data:`PICTURE` -> key of a clip -> metric -> value."""
+
+PICTURE = "picture"
+"""Row of what the true picture is: its colourfulness, and its mean chroma ``a`` and ``b``."""
+RENDERING = "rendering"
+"""Row of the mean chroma of the scene in the mean colours of its own class."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,8 +65,9 @@ def score(
     keys: Sequence[str],
     result: UInt8[Tensor, "b 3 h w"],
     target: Target,
+    lpips: Lpips | None = None,
 ) -> Float[Tensor, "b 2 h w"]:
-    """Like :func:`score_bound`, with SSIM and colourfulness as well."""
+    """Like :func:`score_bound`, with SSIM, colourfulness and, where there is one, LPIPS as well."""
     colorfulness = metrics.colorfulness(result)
     add(scores, name, keys, "colorfulness", colorfulness)
     add(scores, name, keys, "colorfulness_abs", metrics.colorfulness_abs(result))
@@ -68,7 +75,26 @@ def score(
     add(scores, name, keys, "colorfulness_difference", difference)
     if min(result.shape[-2:]) >= metrics.SSIM_WINDOW_PX:
         add(scores, name, keys, "ssim", metrics.ssim(result, target.rgb))
+    if lpips is not None:
+        add(scores, name, keys, "lpips", lpips(result, target.rgb))
     return score_bound(scores, name, keys, result, target)
+
+
+def add_chroma(
+    scores: Scores, name: str, keys: Sequence[str], ab: Float[Tensor, "b 2 h w"]
+) -> None:
+    """Add the mean chroma of some pictures, in Lab units."""
+    for metric, values in zip("ab", ab.double().mean((2, 3)).T, strict=True):
+        add(scores, name, keys, metric, values)
+
+
+def merge(parts: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Scores:
+    """The scores of all clips from those of some at a time, in the order of the parts."""
+    whole: Scores = {}
+    for part in parts:
+        for name, rows in part.items():
+            whole.setdefault(name, {}).update({key: dict(row) for key, row in rows.items()})
+    return whole
 
 
 def add(

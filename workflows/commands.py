@@ -235,12 +235,24 @@ class Evaluate(Command):
     """Split to evaluate."""
     truth: MaybePlace = None
     """The truth of the synthetic world, or the folder that 'synthesize' wrote."""
-    predictions: MaybeFolder = None
-    """Folder for the predicted 'ab' beside 'L' and the true 'ab', per clip and condition."""
+    predictions: MaybePlace = None
+    """Folder for the predicted 'ab' beside 'L' and the true 'ab', per clip and condition; one that
+    all machines share where there are several."""
     out: MaybePlace = None
     """Folder for report.json and report.html."""
     limit: MaybeCount = None
     """Evaluate only so many clips."""
+    protocol: Literal["center_crop", "resize"] = "center_crop"
+    """How a picture is made square: its centre, or all of it with its sides squeezed."""
+    size_px: MaybeCount = None
+    """Side of the square, a multiple of 32; the one trained on if absent."""
+    lpips_weights: MaybePlace = None
+    """torchvision's AlexNet for LPIPS, .safetensors or .pth."""
+    inception_weights: MaybePlace = None
+    """The InceptionV3 of torch-fidelity or pytorch-fid for FID and KID, .safetensors or .pth."""
+    workers: Count = 0
+    """Workers of Ray, with one GPU each where there are GPUs; 0: this process, without Ray. The
+    result is the same on any number of them."""
     tracking_uri: Uri = None
     """MLflow of the run that made the checkpoint; 'none' for nothing."""
 

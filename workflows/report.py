@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from workflows import charts, pages, pictures, tables
+from workflows import cases, charts, pages, pictures, tables
+from workflows.cases import Case
 from workflows.examples import Example, Heard
 
 _PNG_SIDE_PX = 160  # larger pictures are embedded as JPEG
@@ -23,6 +24,12 @@ _NOTES = {
     "noisy_0db": "own sound in white noise, SNR 0 dB",
     "unseen": "own sound, of labels that training had not",
 }
+_STRIPS = {
+    cases.BEST: ("Where sound helps most", "the largest gain of the own sound over none"),
+    cases.WORST: ("Where sound helps least, or harms", "the smallest gain, or the largest loss"),
+    cases.FURTHEST: ("Furthest from the truth", "the lowest PSNR with the own sound"),
+}
+_LABELS_SHOWN = 6
 _TILES = {
     "guidance_gain_db": ("{:+.1f} dB", "PSNR gained by hearing its own sound"),
     "oracle_share": ("{:.0%}", "of what sound can tell is made use of"),
@@ -33,7 +40,10 @@ _TILES = {
 
 
 def render(
-    result: Mapping[str, Any], rows: Sequence[Example], stages: Mapping[int, Mapping[str, Any]]
+    result: Mapping[str, Any],
+    rows: Sequence[Example],
+    stages: Mapping[int, Mapping[str, Any]],
+    strips: Mapping[str, Sequence[Case]] | None = None,
 ) -> str:
     """The report's HTML.
 
@@ -41,9 +51,15 @@ def render(
         result: what ``aiaic evaluate`` found, as JSON values.
         rows: pictures for the first screen; may be none.
         stages: ``curves`` of each trained stage.
+        strips: extreme clips, by the names of :mod:`workflows.cases`.
     """
     environment = pages.environment()
-    environment.filters |= {"cell": tables.cell, "spaced": lambda text: text.replace("_", " ")}
+    environment.filters |= {
+        "cell": _cell,
+        "figure": _figure,
+        "spaced": lambda text: text.replace("_", " "),
+    }
+    intervals = result.get("intervals", {})
     return environment.get_template("report.html.j2").render(
         result=result,
         rows=[_row(example) for example in rows],
@@ -59,8 +75,49 @@ def render(
             if any(name in row for row in result["conditions"].values())
         },
         notes=_NOTES,
+        intervals=intervals,
+        intervals_told=tables.told(intervals) if intervals else None,
+        headlines=[name for name in tables.HEADLINES if name in result],
+        strips=[
+            (_STRIPS[name], [_case(case) for case in found])
+            for name, found in (strips or {}).items()
+        ],
+        labels=_labels(result.get("labels", {})),
         charts=_charts(result, stages),
     )
+
+
+def _labels(labels: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
+    """Labels by what they gain by sound: all, or where there are many the two ends."""
+    ordered = sorted(labels.items(), key=lambda entry: -entry[1]["guidance_gain_db"])
+    if len(ordered) <= 2 * _LABELS_SHOWN:
+        return [("All labels", ordered)] if len(ordered) > 1 else []
+    return [
+        (f"The {_LABELS_SHOWN} labels that gain most", ordered[:_LABELS_SHOWN]),
+        (f"The {_LABELS_SHOWN} labels that gain least", ordered[-_LABELS_SHOWN:]),
+    ]
+
+
+def _cell(metric: str, value: float | None, interval: Mapping[str, float] | None = None) -> Markup:
+    """A figure with its interval under it."""
+    text = escape(_signed(tables.cell(metric, value)))
+    if not interval:
+        return text
+    digits = tables.digits(metric)
+    low, high = (_signed(f"{interval[end]:.{digits}f}") for end in ("low", "high"))
+    return text + Markup("<small>({} to {})</small>").format(low, high)
+
+
+def _figure(value: float, interval: Mapping[str, float] | None = None, digits: int = 3) -> str:
+    """A figure with its interval beside it."""
+    text = f"{value:.{digits}f}"
+    if interval:
+        text += f" ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})"
+    return _signed(text)
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}") if text != "-" else text
 
 
 def _charts(
@@ -92,6 +149,21 @@ def _row(example: Example) -> dict[str, Any]:
         "own": _heard(example.own),
         "other": None if example.other is None else _heard(example.other),
         "truth": _picture(example.truth),
+    }
+
+
+def _case(case: Case) -> dict[str, Any]:
+    gain = case.psnr_matched - case.psnr_missing
+    return {
+        "key": case.key,
+        "label": case.label.replace("_", " "),
+        "grey": _picture(case.grey),
+        "without_sound": _picture(case.without_sound),
+        "own": _picture(case.own),
+        "truth": _picture(case.truth),
+        "psnr_missing": f"{case.psnr_missing:.1f}",
+        "psnr_matched": f"{case.psnr_matched:.1f}",
+        "gain": _signed(f"{gain:+.1f} dB"),
     }
 
 

@@ -1,7 +1,7 @@
 """What is evaluated: a checkpoint and its relatives, and the clips of a split."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from tqdm import tqdm
@@ -9,12 +9,15 @@ from tqdm import tqdm
 from aiaic import checkpoint, config, inference
 from aiaic.batch import Batch
 from aiaic.encoding import Networks
-from aiaic.loader import Loader, Read
+from aiaic.loader import Loader, Protocol, Read, ViewConfig
 from aiaic.plan import SampleRef
 from aiaic.recipe import Recipe
 from data_prep import storage
 from workflows import batches, checkpoints
 from workflows.commands import Evaluate
+
+_CHUNK_BATCHES = 4
+_SIZE_MULTIPLE_PX = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,16 +35,32 @@ class Subject:
     split: str
     manifest_digest: str
     labels: dict[str, str] | None
+    view: ViewConfig
+    """The size that is evaluated."""
+    protocol: Protocol
     device: torch.device
 
     def loader(self, *, with_sound: bool) -> Loader:
-        """Reads clips in the view that the checkpoint was trained on."""
+        """Reads clips in the view that is evaluated."""
         return Loader(
             read=self.read,
-            view=self.recipe.view,
+            view=self.view,
             audio=self.recipe.model.audio if with_sound else None,
             threads=self.recipe.training.decode_threads,
+            protocol=self.protocol,
         )
+
+    def chunks(self) -> list[Callable[[], Iterable[Batch]]]:
+        """All clips in order as chunks of whole batches, whoever takes them."""
+        loader, batch_size = self.loader(with_sound=self.networks.hears), self.batch_size
+        size = _CHUNK_BATCHES * batch_size
+        parts = [self.refs[start : start + size] for start in range(0, len(self.refs), size)]
+        return [lambda part=part: loader.evaluation(part, batch_size) for part in parts]
+
+    @property
+    def batch_size(self) -> int:
+        """Clips at once, as in training."""
+        return self.recipe.sampling.batch_size
 
     def batches(
         self, refs: Sequence[SampleRef], doing: str, *, with_sound: bool
@@ -49,13 +68,17 @@ class Subject:
         """All clips in order, with a progress bar."""
         loader = self.loader(with_sound=with_sound)
         with tqdm(total=len(refs), desc=doing, unit="clip") as bar:
-            for batch in loader.evaluation(refs, self.recipe.sampling.batch_size):
+            for batch in loader.evaluation(refs, self.batch_size):
                 yield batch
                 bar.update(len(batch))
 
 
-def open_subject(options: Evaluate) -> Subject:
+def open_subject(options: Evaluate, device: torch.device | None = None) -> Subject:
     """Read the checkpoint and the list of clips.
+
+    Args:
+        options: the command's.
+        device: for the networks; a GPU where there is one if absent.
 
     Raises:
         FileNotFoundError, ValueError: one of them is not there, or not what it should be.
@@ -64,7 +87,7 @@ def open_subject(options: Evaluate) -> Subject:
     place = checkpoints.resolve(options.checkpoint)
     folder = checkpoints.fetch(place)
     record = checkpoint.read_record(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = inference.load(folder).to(device)
     stage1 = model
     if record.stage > 1:
@@ -74,10 +97,11 @@ def open_subject(options: Evaluate) -> Subject:
             stage1 = None
     refs = samples.validation[: options.limit]
     labels = {ref.key: ref.label for ref in refs}
+    recipe = config.from_json(Recipe, record.recipe)
     return Subject(
         place=place,
         record=record,
-        recipe=config.from_json(Recipe, record.recipe),
+        recipe=recipe,
         networks=Networks(model=model, hears=record.stage > 1, stage1=stage1),
         model_sha256=checkpoint.model_sha256(folder),
         refs=refs,
@@ -85,6 +109,8 @@ def open_subject(options: Evaluate) -> Subject:
         split=samples.split,
         manifest_digest=samples.manifest_digest,
         labels=labels if any(labels.values()) else None,
+        view=_view(options, recipe),
+        protocol=options.protocol,
         device=device,
     )
 
@@ -94,3 +120,12 @@ def run_of(place: str) -> str | None:
     stage = checkpoints.storage_parent(place)
     in_run = storage.name_of(stage) in {f"stage{number}" for number in checkpoints.STAGES}
     return checkpoints.storage_parent(stage) if in_run else None
+
+
+def _view(options: Evaluate, recipe: Recipe) -> ViewConfig:
+    size_px = options.size_px
+    if size_px is None:
+        return recipe.view
+    if size_px < 1 or size_px % _SIZE_MULTIPLE_PX:
+        raise ValueError(f"--size-px is {size_px}: give a multiple of {_SIZE_MULTIPLE_PX}")
+    return dataclasses.replace(recipe.view, size_px=size_px)

@@ -9,10 +9,15 @@ COLUMNS = {
     "mse_ab": "MSE ab",
     "colorfulness": "colourf.",
     "colorfulness_difference": "|CF diff|",
+    "lpips": "LPIPS",
+    "fid": "FID",
+    "kid": "KID",
     "relevance": "relevance",
     "n": "clips",
 }
 """Metrics of a condition and their headings."""
+
+_DIGITS = {"psnr": 2, "mse_ab": 5, "ssim": 3, "lpips": 3, "kid": 4, "relevance": 2}
 
 HEADLINES = {
     "guidance_gain_db": "guidance gain (matched - missing), dB",
@@ -21,32 +26,72 @@ HEADLINES = {
     "swapped_share": "swapped share",
     "relevance_auc": "relevance AUC",
     "probe_accuracy": "probe on the grey (chance 1 / siblings)",
+    "colour_leak_r2": "leak of a picture's own colours, R2",
 }
 """Figures of a model and their names."""
 
 
 def evaluation(result: Mapping[str, Any]) -> str:
-    """Conditions, bounds and figures of an evaluation, and what is absent and why."""
+    """Protocol, conditions, bounds and figures of an evaluation, and what is absent and why."""
     rows = {**result["conditions"]}
     rows |= {f"bound {name}".replace("_", " "): row for name, row in result["bounds"].items()}
-    lines = [table("condition", rows), ""]
+    known = result.get("intervals", {})
+    lines = [protocol(result["protocol"]), "", table("condition", rows, known.get("psnr", {})), ""]
     for name, heading in HEADLINES.items():
         if name in result:
-            lines.append(f"{heading:<40}{result[name]:8.3f}")
+            lines.append(f"{heading:<40}{result[name]:8.3f}{_between(known.get(name), 3)}")
     retrieval = result.get("retrieval", {})
     if retrieval:
         ranks = (f"{retrieval[name]:.3f}" for name in ("r_at_1", "r_at_5", "median_rank"))
         lines.append(f"{'retrieval: R@1, R@5, median rank':<40}   {', '.join(ranks)}")
+    if "cosine_ceiling" in retrieval:
+        cosines = (f"{retrieval[name]:.3f}" for name in ("cosine", "cosine_ceiling"))
+        lines.append(f"{'cosine of sound and picture, ceiling':<40}   {', '.join(cosines)}")
+    if known:
+        lines.append(told(known))
+    lines += [f"note: {name}: {note}" for name, note in result.get("notes", {}).items()]
     lines += [f"absent: {name} ({reason})" for name, reason in result["absent"].items()]
     return "\n".join(lines)
 
 
-def table(heading: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Rows of metrics, with a column for each metric that any row has."""
+def protocol(named: Mapping[str, Any]) -> str:
+    """What was evaluated and how, in one line."""
+    weights = named["weights"]
+    return (
+        f"{named['n']} clips of split '{named['split']}' at {named['size']} px ({named['crop']}); "
+        f"stage {weights['stage']}, step {weights['step']}, weights {weights['model_sha256'][:12]}"
+    )
+
+
+def told(intervals: Mapping[str, Any]) -> str:
+    """What the numbers in brackets are."""
+    return (
+        f"in brackets: {intervals['level']:.0%} confidence interval, bootstrap over "
+        f"{intervals['videos']} videos"
+    )
+
+
+def table(
+    heading: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    intervals: Mapping[str, Mapping[str, float]] | None = None,
+) -> str:
+    """Rows of metrics, with a column for each metric that any row has.
+
+    Args:
+        heading: of the first column.
+        rows: metrics by name.
+        intervals: of PSNR, by name of a row.
+    """
+    known = intervals or {}
     metrics = [name for name in COLUMNS if any(name in row for row in rows.values())]
     cells: list[Sequence[str]] = [[heading, *(COLUMNS[name] for name in metrics)]]
     for name, row in rows.items():
-        cells.append([name, *(cell(metric, row.get(metric)) for metric in metrics)])
+        texts = [
+            cell(metric, row.get(metric), known.get(name) if metric == "psnr" else None)
+            for metric in metrics
+        ]
+        cells.append([name, *texts])
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     return "\n".join(
         "  ".join(
@@ -57,11 +102,21 @@ def table(heading: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def cell(metric: str, value: float | None) -> str:
-    """One figure, with the digits that its metric deserves."""
+def cell(metric: str, value: float | None, interval: Mapping[str, float] | None = None) -> str:
+    """One figure, with the digits that its metric deserves, and its confidence interval."""
     if value is None:
         return "-"
     if metric == "n":
         return str(int(value))
-    digits = {"psnr": 2, "mse_ab": 5, "ssim": 3, "relevance": 2}.get(metric, 1)
-    return f"{value:.{digits}f}"
+    return f"{value:.{digits(metric)}f}{_between(interval, digits(metric))}"
+
+
+def digits(metric: str) -> int:
+    """How many digits of a metric deserve to be shown."""
+    return _DIGITS.get(metric, 1)
+
+
+def _between(interval: Mapping[str, float] | None, digits: int) -> str:
+    if not interval:
+        return ""
+    return f" ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})"

@@ -1,5 +1,7 @@
 """Evaluation of colorizers whose figures are known by construction."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,13 @@ from aiaic import metrics
 from aiaic.batch import Batch, Draw
 from aiaic.color import AB_SCALE, join, rgb_to_lab
 from aiaic.conditions import MATCHED, SWAPPED, Truth
+from aiaic.embedding_figures import cosine_ceiling
 from aiaic.encoding import Networks, add_noise
-from aiaic.evaluation import evaluate
+from aiaic.evaluation import InProcess, evaluate
 from aiaic.figures import figures
 from aiaic.networks.model import Model
+from aiaic.perception import Inception, Lpips, Perception, fid
+from aiaic.scorer import Scorer
 
 SIZE = 24
 COLOURS = torch.tensor([[20.0, 25.0], [5.0, -30.0], [25.0, 8.0], [-25.0, 25.0]])
@@ -108,9 +113,15 @@ class Deaf(Oracle):
     hears = False
 
 
-def run(model, *, hears=True, stage1=None, truth=None, labels=None, trained=None, **options):
-    networks = Networks(model=model, hears=hears, stage1=stage1)
-    evaluation = evaluate(networks, batches, truth=truth, labels=labels, **options)
+def process(model=None, *, hears=True, stage1=None, chunks=(batches,), **parts):
+    networks = Networks(model=model or Oracle(), hears=hears, stage1=stage1)
+    return InProcess(scorer=Scorer(networks=networks, **parts), chunks=chunks)
+
+
+def run(model, *, hears=True, stage1=None, truth=None, labels=None, trained=None):
+    evaluator = process(model, hears=hears, stage1=stage1, truth=truth)
+    networks = evaluator.scorer.networks
+    evaluation = evaluate(evaluator, truth=truth, labels=labels)
     return figures(evaluation, networks, truth=truth, labels=labels, trained_labels=trained)
 
 
@@ -208,8 +219,8 @@ def test_without_truth_what_needs_it_is_absent_with_a_reason():
     labels = {str(clip): f"label{class_of(clip)}" for clip in range(COUNT)}
     result = run(Oracle(), labels=labels, trained={"label0", "label1"})
     assert set(result["absent"]) == {
-        "bounds", "fid", "image", "kid", "lpips", "oracle_share", "probe_accuracy", "swapped",
-        "swapped_share",
+        "bounds", "cosine_ceiling", "fid", "image", "kid", "lpips", "oracle_share",
+        "probe_accuracy", "swapped", "swapped_share",
     }  # fmt: skip
     assert "truth" in result["absent"]["swapped_share"]
     assert "stage-1" in result["absent"]["image"]
@@ -235,6 +246,108 @@ def test_relevance_held_at_1_is_absent():
     assert "relevance_auc" not in result
 
 
+def test_figures_lie_inside_their_intervals(perfect):
+    found = perfect["intervals"]
+    assert found["videos"] == COUNT
+    assert set(found["psnr"]) == set(perfect["conditions"])
+    for name, row in perfect["conditions"].items():
+        assert found["psnr"][name]["low"] < row["psnr"] < found["psnr"][name]["high"]
+    for name in ("guidance_gain_db", "oracle_share", "swapped_share", "relevance_auc"):
+        assert found[name]["low"] <= perfect[name] + 1e-9
+        assert perfect[name] <= found[name]["high"] + 1e-9
+    assert found["r_at_1"]["low"] <= perfect["retrieval"]["r_at_1"] <= found["r_at_1"]["high"]
+
+
+def test_semantics_of_the_class_alone_leak_nothing_and_reach_their_ceiling(perfect):
+    assert perfect["retrieval"]["cosine_ceiling"] == pytest.approx(1)
+    assert perfect["colour_leak_r2"] < 0.1
+
+
+def test_semantics_that_hold_the_pictures_own_colour_leak_it():
+    class Smuggler(Oracle):
+        def scene(self, rgb):
+            ab = rgb_to_lab(rgb)[1].mean((2, 3)) / 50
+            return torch.cat([super().scene(rgb), ab], dim=1)
+
+    labels = {str(clip): f"label{class_of(clip)}" for clip in range(COUNT)}
+    assert run(Smuggler(), hears=False, truth=truth())["colour_leak_r2"] > 0.5
+    assert run(Smuggler(), hears=False, labels=labels)["colour_leak_r2"] > 0.5
+    assert "neither a truth" in run(Smuggler(), hears=False)["absent"]["colour_leak_r2"]
+
+
+def test_the_ceiling_leaves_each_clip_out():
+    generator = torch.Generator().manual_seed(0)
+    scene = F.normalize(torch.randn(20, 6, generator=generator), dim=1)
+    groups = torch.arange(20) % 3
+    expected = [
+        F.cosine_similarity(
+            scene[row],
+            torch.stack([scene[o] for o in range(20) if o % 3 == row % 3 and o != row]).mean(0),
+            dim=0,
+        )
+        for row in range(20)
+    ]
+    found = cosine_ceiling(scene, groups)
+    assert found == pytest.approx(torch.stack(expected).mean().item())
+    assert cosine_ceiling(scene, torch.arange(20)) is None
+
+
+def test_figures_of_labels_are_over_clips_with_both_results():
+    labels = {str(clip): f"label{class_of(clip)}" for clip in range(COUNT)}
+    evaluation = evaluate(process(), labels=labels)
+    result = run(Oracle(), labels=labels)["labels"]
+    assert list(result) == [f"label{number}" for number in range(4)]
+    assert sum(row["n"] for row in result.values()) == COUNT - len(UNSOUND)
+    chosen = [key for key in evaluation.scores["matched"] if labels[key] == "label1"]
+    for name in ("matched", "missing"):
+        psnr = np.mean([evaluation.scores[name][key]["psnr"] for key in chosen])
+        assert result["label1"][f"psnr_{name}"] == pytest.approx(psnr)
+    row = result["label1"]
+    assert row["guidance_gain_db"] == pytest.approx(row["psnr_matched"] - row["psnr_missing"])
+    assert 0 < row["relevance_matched"] < 1
+
+
+class Colours(Inception):
+    """Stands for Inception: mean colours as features."""
+
+    def __init__(self):
+        pass
+
+    def __call__(self, rgb):
+        return rgb.float().mean((2, 3))
+
+
+class Difference(Lpips):
+    """Stands for LPIPS."""
+
+    def __init__(self):
+        pass
+
+    def __call__(self, prediction, truth):
+        return (prediction.float() - truth.float()).abs().mean((1, 2, 3))
+
+
+def test_lpips_fid_and_kid_are_of_the_very_clips_of_a_condition():
+    perception = Perception(lpips=Difference(), inception=Colours())
+    evaluator = process(truth=truth(), perception=perception, stage1=Oracle())
+    evaluation = evaluate(evaluator, truth=truth())
+    result = figures(evaluation, evaluator.scorer.networks, truth=truth())
+    assert all("lpips" in row for row in result["conditions"].values())
+    assert "lpips" not in result["bounds"]["with_sound"]
+    matched, missing = (result["conditions"][name] for name in ("matched", "missing"))
+    assert 0 < matched["fid"] < missing["fid"]
+    assert matched["kid"] < missing["kid"]
+    fitting = evaluation.features["matched"].keys
+    truths = evaluation.features["picture"].of(fitting)
+    assert matched["fid"] == fid(truths, evaluation.features["matched"].rows)
+    paired = result["paired"]["missing"]["fid"]
+    assert paired == fid(truths, evaluation.features["missing"].of(fitting))
+    assert paired != missing["fid"]
+    assert result["paired"]["matched"]["kid"] == matched["kid"]
+    assert "rely on KID" in result["notes"]["fid"]
+    assert not {"lpips", "fid", "kid"} & set(result["absent"])
+
+
 def test_observed_predictions_are_what_is_scored():
     seen = {}
 
@@ -245,8 +358,7 @@ def test_observed_predictions_are_what_is_scored():
                 join(prediction.L, prediction.ab_true)[row : row + 1],
             )
 
-    networks = Networks(model=Oracle(), hears=True)
-    evaluation = evaluate(networks, batches, truth=truth(), observe=observe)
+    evaluation = evaluate(process(truth=truth(), observe=observe), truth=truth())
     assert {condition for condition, _ in seen} == {
         "matched", "missing", "silent", "mismatched", "swapped", "noisy_10db", "noisy_0db"
     }  # fmt: skip
@@ -255,14 +367,20 @@ def test_observed_predictions_are_what_is_scored():
         assert metrics.psnr(*pair).item() == pytest.approx(expected, abs=0.2)
 
 
-def test_the_result_does_not_depend_on_the_batch_size_or_chance():
-    networks = Networks(model=Oracle(), hears=True)
-    first = evaluate(networks, lambda: batches(5), truth=truth(), seed=4)
+def test_chunks_and_chance_change_nothing():
+    parts = list(batches())
+    whole = evaluate(process(truth=truth()), truth=truth(), seed=4)
     torch.manual_seed(99)
-    second = evaluate(networks, lambda: batches(5), truth=truth(), seed=4)
-    assert first.scores == second.scores
-    assert first.sounds == second.sounds
-    assert first.scores[MATCHED].keys() == first.scores[SWAPPED].keys()
+    chunks = [lambda part=part: iter(part) for part in (parts[:2], parts[2:3], parts[3:])]
+    chunked = evaluate(process(truth=truth(), chunks=chunks), truth=truth(), seed=4)
+    assert json.dumps(whole.scores) == json.dumps(chunked.scores)
+    assert whole.sounds == chunked.sounds
+    assert whole.semantics.clips == chunked.semantics.clips
+    assert torch.equal(whole.semantics.scene, chunked.semantics.scene)
+    networks = Networks(model=Oracle(), hears=True)
+    first, second = (figures(each, networks, truth=truth()) for each in (whole, chunked))
+    assert json.dumps(first) == json.dumps(second)
+    assert whole.scores[MATCHED].keys() == whole.scores[SWAPPED].keys()
 
 
 def test_noise_has_the_asked_level():
@@ -277,4 +395,6 @@ def test_noise_has_the_asked_level():
 
 def test_no_clips_are_refused():
     with pytest.raises(ValueError, match="no clips"):
-        evaluate(Networks(model=Oracle(), hears=True), lambda: [])
+        evaluate(process(chunks=[list]))
+    with pytest.raises(ValueError, match="no clips"):
+        evaluate(process(chunks=[]))

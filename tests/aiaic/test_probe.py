@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aiaic.probe import sibling_probe_accuracy
+from aiaic.probe import colour_leak_r2, sibling_probe_accuracy
 
 N, SIZE = 240, 32
 
@@ -63,3 +63,40 @@ def test_too_few_pictures_are_refused():
         sibling_probe_accuracy(L[:8], appearance[:8], class_[:8])
     with pytest.raises(ValueError, match="two or more classes"):
         sibling_probe_accuracy(L, class_, class_)
+
+
+def _semantics(rng, count=200, rest=10):
+    """Embeddings that carry a class and, in two of their directions, more; and what that is."""
+    own = rng.standard_normal((count, 2)) * (3, 1)
+    class_ = np.eye(4)[np.arange(count) % 4]
+    return np.concatenate([class_, rng.standard_normal((count, rest))], axis=1), own
+
+
+def test_smuggled_colours_are_found():
+    rng = np.random.default_rng(7)
+    semantics, own = _semantics(rng)
+    mixed = np.concatenate([semantics, own @ rng.standard_normal((2, 2))], axis=1)
+    assert colour_leak_r2(mixed, own, np.arange(200)) > 0.95
+
+
+def test_a_class_tells_nothing_of_a_pictures_own_colours():
+    semantics, own = _semantics(np.random.default_rng(8))
+    assert -0.3 < colour_leak_r2(semantics, own, np.arange(200)) < 0.05
+
+
+def test_what_clips_of_one_video_share_is_no_leak():
+    semantics, own = _semantics(np.random.default_rng(9), rest=40)
+    video = np.arange(200) // 10
+    semantics, own = semantics[video * 10], own[video * 10]
+    assert colour_leak_r2(semantics, own, np.arange(200)) > 0.9
+    assert colour_leak_r2(semantics, own, video) < 0.1
+
+
+def test_a_leak_that_cannot_be_asked_for_is_refused():
+    semantics, own = _semantics(np.random.default_rng(10))
+    with pytest.raises(ValueError, match="20 pictures"):
+        colour_leak_r2(semantics[:19], own[:19], np.arange(19))
+    with pytest.raises(ValueError, match="of 4"):
+        colour_leak_r2(semantics, own, np.arange(200) % 4)
+    with pytest.raises(ValueError, match="same mean chroma"):
+        colour_leak_r2(semantics, 0 * own, np.arange(200))

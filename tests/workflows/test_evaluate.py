@@ -1,7 +1,9 @@
 """``aiaic evaluate`` end to end on tiny shards: figures, predictions, report."""
 
+import hashlib
 import json
 import re
+import shutil
 from html import unescape
 
 import numpy as np
@@ -9,12 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from mlflow import MlflowClient
 from PIL import Image
+from safetensors.torch import save_file
 
 from aiaic import metrics
 from aiaic.color import join
+from aiaic.perception import Lpips
 from data_prep import storage
-from workflows import evaluate, pictures, truth
+from workflows import evaluate, evaluators, mlflow_runs, pictures, truth
 from workflows.commands import Evaluate
 
 CLASSES = ("blue_sea", "golden_field", "owl", "bat")
@@ -122,6 +127,8 @@ def test_the_report_is_one_file_that_loads_nothing(evaluated):
     assert html.count("data:image/png;base64,") >= 13
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", html)
     assert html.count("<svg") >= 3 + 2  # three charts, and buttons
+    assert "Where sound helps most" in html
+    assert "By label" not in html  # there is but one
     for part in ("golden field", "blue sea", "with the sibling's sound", "Training", "synthesize"):
         assert part in html
 
@@ -139,6 +146,80 @@ def test_without_truth_or_stage_1_reasons_are_told(shards, untrained_run, tmp_pa
     assert "no two clips" in result["absent"]["mismatched"]  # one label for all of these clips
     html = (tmp_path / "evaluation" / "report.html").read_text()
     assert "with a sound that does not fit" in html
+
+
+def test_the_protocol_is_named_and_kept(shards, untrained_run, world, tmp_path):
+    """Clips are of 48 x 32 px: squeezed, the picture's borders are in what is scored."""
+    kept = options(
+        shards, untrained_run, truth=str(world), out=str(tmp_path), protocol="resize", size_px=64,
+        predictions=str(tmp_path / "predictions"),
+    )  # fmt: skip
+    outcome = evaluate.run(kept)
+    named = outcome.values["protocol"]
+    assert (named["name"], named["size"], named["n"]) == ("resize", 64, 4)
+    assert "both sides resized" in named["crop"]
+    for text in (outcome.text, (tmp_path / "report.html").read_text()):
+        assert "64 px (both sides resized to the square)" in text
+    file = next((tmp_path / "predictions" / "swapped").glob("*.npz"))
+    with np.load(file) as arrays:
+        assert arrays["ab_true"].shape == (2, 64, 64)
+    # Renderings of a class in the very colours of the clip are the bound, whatever the view.
+    assert outcome.values["bounds"]["with_sound"]["psnr"] > 30
+
+
+def test_weights_of_metrics_are_named_by_their_checksum(
+    shards, untrained_run, tmp_path, monkeypatch
+):
+    file = tmp_path / "alexnet.safetensors"
+    save_file({"features.0.weight": torch.zeros(1)}, file)
+    wanted = options(shards, untrained_run, lpips_weights=str(file), out=str(tmp_path))
+    with pytest.raises(ValueError, match="holds no weights of torchvision's AlexNet"):
+        evaluate.run(wanted)
+    monkeypatch.setattr(evaluators, "Lpips", Constant)
+    result = evaluate.run(wanted).values
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert result["protocol"]["metric_weights"] == {"lpips": {"place": str(file), "sha256": sha256}}
+    assert result["conditions"]["matched"]["lpips"] == 0.25
+    assert "lpips" not in result["absent"]
+    assert "InceptionV3" in result["absent"]["fid"]
+    html = (tmp_path / "report.html").read_text()
+    assert "<th>LPIPS</th>" in html
+    assert sha256[:16] in html
+
+
+class Constant(Lpips):
+    """Stands for LPIPS, without weights."""
+
+    def __init__(self, weights, name):
+        pass
+
+    def to(self, device):
+        return self
+
+    def __call__(self, prediction, truth):
+        return torch.full((len(prediction),), 0.25)
+
+
+def test_figures_of_labels_stay_out_of_mlflow(shards, untrained_run, tmp_path, monkeypatch):
+    """A label such as "tone, high" is no name of a metric."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    shutil.copytree(untrained_run, run)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    result = evaluate.run(Evaluate(shards=shards, checkpoint=str(run), tracking_uri=uri)).values
+    assert list(result["labels"]) == ["tone, high"]
+    client = MlflowClient(uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name == mlflow_runs.EXPERIMENT]
+    logged = {
+        run.info.run_name: run.data.metrics
+        for run in client.search_runs([experiment.experiment_id])
+    }["stage3"]
+    interval = result["intervals"]["psnr"]["missing"]
+    assert logged["evaluation.intervals.psnr.missing.low"] == pytest.approx(interval["low"])
+    assert logged["evaluation.conditions.missing.psnr"] == pytest.approx(
+        result["conditions"]["missing"]["psnr"]
+    )
+    assert not any("tone" in name for name in logged)
 
 
 def test_stage_1_is_evaluated_without_sound(shards, untrained_run, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from workflows import report, tables
+from workflows.cases import Case
 from workflows.examples import Example, Heard
 
 ROW = {
@@ -100,6 +101,75 @@ def test_charts_take_the_colour_of_the_page():
     assert "currentColor" in html
     assert "#010203" not in html
     assert "prefers-color-scheme: dark" in html
+
+
+def case(**changes):
+    picture = np.full((24, 24, 3), 90, np.uint8)
+    values = {
+        "key": "a", "label": "blue_sea", "grey": picture, "without_sound": picture, "own": picture,
+        "truth": picture, "psnr_missing": 25.0, "psnr_matched": 22.75,
+    }  # fmt: skip
+    return Case(**(values | changes))
+
+
+def test_extremes_are_shown_with_what_they_gain():
+    html = report.render(
+        result(), [], STAGES, {"best": [case(psnr_matched=30.0)], "worst": [case()]}
+    )
+    assert html.count('<div class="four">') == 2
+    assert "Furthest" not in html
+    assert "(+5.0 dB)" in html
+    assert "25.0 dB without, 22.8 dB with its own sound (\N{MINUS SIGN}2.2 dB)" in html
+    hostile = report.render(result(), [], STAGES, {"best": [case(key=HOSTILE, label=HOSTILE)]})
+    assert HOSTILE not in hostile
+    parser = Tags()
+    parser.feed(hostile)
+    assert parser.open == []
+
+
+def test_intervals_stand_beside_their_figures():
+    intervals = {
+        "level": 0.95, "resamples": 1000, "videos": 7,
+        "psnr": {"matched": {"low": 21.2, "high": 21.84}},
+        "guidance_gain_db": {"low": -0.5, "high": 8.9},
+    }  # fmt: skip
+    values = result(intervals=intervals)
+    html = report.render(values, [], STAGES)
+    assert "21.50<small>(21.20 to 21.84)</small>" in html
+    assert "4.200 (\N{MINUS SIGN}0.500 to 8.900)" in html
+    assert "95% confidence interval, bootstrap over 7 videos" in html
+    text = tables.evaluation(values)
+    assert re.search(r"matched +21\.50 \(21\.20 to 21\.84\) ", text)
+    assert "4.200 (-0.500 to 8.900)" in text
+    assert "bootstrap over 7 videos" in text
+
+
+def test_of_many_labels_the_two_ends_are_shown():
+    def labels(count):
+        return {
+            f"label_{n:02d}": {
+                "n": n, "psnr_matched": 20.0, "psnr_missing": 20.0 - n, "guidance_gain_db": n - 5.0
+            }
+            for n in range(count)
+        }  # fmt: skip
+
+    html = report.render(result(labels=labels(30)), [], STAGES)
+    assert [f"label {n:02d}" in html for n in (0, 5, 6, 23, 24, 29)] == [
+        True, True, False, False, True, True
+    ]  # fmt: skip
+    assert html.index("label 29") < html.index("label 24") < html.index("label 00")
+    assert "gain most" in html
+    few = report.render(result(labels=labels(4)), [], STAGES)
+    assert "All labels" in few
+    assert HOSTILE not in report.render(
+        result(labels={HOSTILE: labels(1)["label_00"], "b": labels(1)["label_00"]}), [], STAGES
+    )
+
+
+def test_notes_are_told():
+    values = result(notes={"fid": "too few pictures"})
+    assert "FID: too few pictures." in report.render(values, [], STAGES)
+    assert "note: fid: too few pictures" in tables.evaluation(values)
 
 
 def test_negative_figures_and_large_pictures():
