@@ -149,7 +149,6 @@ def test_without_truth_or_stage_1_reasons_are_told(shards, untrained_run, tmp_pa
 
 
 def test_the_protocol_is_named_and_kept(shards, untrained_run, world, tmp_path):
-    """Clips are of 48 x 32 px: squeezed, the picture's borders are in what is scored."""
     kept = options(
         shards, untrained_run, truth=str(world), out=str(tmp_path), protocol="resize", size_px=64,
         predictions=str(tmp_path / "predictions"),
