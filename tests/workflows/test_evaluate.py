@@ -1,5 +1,6 @@
 """``aiaic evaluate`` end to end on tiny shards: figures, predictions, report."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -174,6 +175,8 @@ def test_weights_of_metrics_are_named_by_their_checksum(
     wanted = options(shards, untrained_run, lpips_weights=str(file), out=str(tmp_path))
     with pytest.raises(ValueError, match="holds no weights of torchvision's AlexNet"):
         evaluate.run(wanted)
+    with pytest.raises(ValueError, match="is no file of weights"):  # nothing is downloaded
+        evaluate.run(dataclasses.replace(wanted, lpips_weights="AlexNet_Weights.IMAGENET1K_V1"))
     monkeypatch.setattr(evaluators, "Lpips", Constant)
     result = evaluate.run(wanted).values
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
