@@ -10,7 +10,7 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,12 @@ def write(
     """Write a checkpoint into ``folder``, the record last."""
     save_file(_contiguous(model), folder / MODEL)
     save_file(_contiguous(training), folder / _TRAINING)
-    files = {name: _sha256(folder / name) for name in (MODEL, _TRAINING)}
-    whole = dataclasses.replace(record, files=files)
+    write_record(folder, record, (MODEL, _TRAINING))
+
+
+def write_record(folder: Path, record: Record, names: Sequence[str]) -> None:
+    """Write the record of a folder that holds the files ``names``: last, with their checksums."""
+    whole = dataclasses.replace(record, files={name: _sha256(folder / name) for name in names})
     (folder / RECORD).write_text(json.dumps(config.to_json(whole), indent=1, sort_keys=True))
 
 

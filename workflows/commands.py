@@ -272,6 +272,19 @@ class Colorize(Command):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Export(Command):
+    """Make a model to take away: weights, record and card, and ONNX files that need no PyTorch.
+
+    Every command that takes a checkpoint takes what this one writes.
+    """
+
+    checkpoint: Place
+    """A checkpoint; a run's folder means its last finished stage."""
+    out: Place
+    """Folder for it: a path, file:// or s3:// URI; an earlier export there is replaced."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Submit(Command):
     """Run a command on a Ray cluster as a job, follow its log, and leave with its exit code.
 
@@ -351,6 +364,7 @@ COMMANDS: dict[str, type[Command]] = {
     "tune": Tune,
     "evaluate": Evaluate,
     "colorize": Colorize,
+    "export": Export,
     "submit": Submit,
     "reproduce": Reproduce,
     "demo": Demo,

@@ -117,7 +117,7 @@ class Colorizer(nn.Module):
                 return x
             known = None
             if always_relevant or self.always_relevant:
-                known = x.new_full((len(x),), _CONSTANT_LOGIT)
+                known = x.new_full(x.shape[:1], _CONSTANT_LOGIT)
             elif self.shared_score and logits:
                 known = logits[0]
             x, logit = self.guidance[str(level)](x, semantics, present, known)

@@ -20,6 +20,7 @@ MINIMAL = {
     "tune": ["--shards", "s", "--out", "x"],
     "evaluate": ["--shards", "s", "--checkpoint", "c"],
     "colorize": ["in.png", "--checkpoint", "c", "--out", "o.png"],
+    "export": ["--checkpoint", "c", "--out", "x"],
     "submit": ["--", "true"],
     "reproduce": [
         "--dataset",
