@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from recipes import TINY
+from torch import nn
 from torchaudio.transforms import Spectrogram
 
 from aiaic import checkpoint, config, export, inference
@@ -24,7 +25,8 @@ def write(folder, *, stage=3, **settings):
     recipe = config.override(TINY, settings)
     model = build(recipe.model, seed=3)
     with torch.no_grad():
-        model.colorizer.backbone.head.weight.mul_(20)
+        convolutions = [m for m in model.colorizer.backbone.modules() if isinstance(m, nn.Conv2d)]
+        convolutions[-1].weight.mul_(20)
     record = checkpoint.Record(
         stage=stage, step=7, recipe=config.to_json(recipe), manifest_digest="d1gest", split="train",
         init=None, metrics={"validation_loss": 0.25}, curves=[{"step": 7.0}], versions={},
@@ -145,6 +147,19 @@ def test_a_relevance_held_at_one_is_one(tmp_path):
     L, semantics, present = torch.rand(3, 1, 32, 32), torch.randn(3, SEMANTICS), torch.ones(3) > 0
     relevance = run(folder, "colorizer.onnx", L=L, semantics=semantics, present=present)[1]
     np.testing.assert_allclose(relevance, 1)
+
+
+@pytest.mark.parametrize(("change", "refused"), [(0.9, True), (np.nan, True), (0.9999, False)])
+def test_the_tolerance_is_a_thousandth(folder, change, refused):
+    def changed(waveform):
+        return change * inference.load(folder).audio(waveform)
+
+    cases = [{"waveform": 0.1 * torch.randn(2, 8000)}]
+    if refused:
+        with pytest.raises(ValueError, match=r"^audio.onnx differs from the model by"):
+            export.check(folder / "audio.onnx", changed, cases)
+    else:
+        export.check(folder / "audio.onnx", changed, cases)
 
 
 OWN = """
