@@ -1,4 +1,9 @@
-"""Coloured pictures of any resolution from a checkpoint."""
+"""Coloured pictures of any resolution from a checkpoint.
+
+>>> from aiaic.inference import Colorizer
+>>> colorizer = Colorizer.load("runs/first/stage3/step-...")
+>>> coloured = colorizer.colorize(picture, waveform, sample_rate_hz=44_100)
+"""
 
 import dataclasses
 from pathlib import Path
@@ -6,35 +11,38 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
+from torchaudio.functional import resample
 
 from aiaic import checkpoint, config
 from aiaic.audio import fit_length
-from aiaic.color import AB_SCALE, join, lab_to_rgb, rgb_to_lab
+from aiaic.color import AB_SCALE, rgb_to_lab
 from aiaic.encoding import hear
+from aiaic.joining import join_large, unit_rgb
 from aiaic.networks import model as networks
 from aiaic.networks.model import Model, ModelConfig
 
 _MULTIPLE = 32  # pictures are padded to a multiple of the deepest stride of the backbones
 _MAX_ASPECT = 8
-_L_TOLERANCE = 0.2
-_HALVINGS = 7
-_STRIP_PIXELS = 1 << 20
 _WINDOWS_PER_LENGTH = 4
+_DEAF = (
+    "{} is of stage 1, whose audio encoder is untrained: give one of stage 3 (or 2), or no sound"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Colorized:
     """A coloured picture."""
 
-    rgb: NDArray[np.uint8]
-    """sRGB, [h w 3], as large as the input."""
+    rgb: NDArray[Any]
+    """sRGB, [h w 3], as large and as deep as the input."""
     relevance: float | None
-    """How well the sound fits, in [0, 1]; None where no sound took part."""
+    """How well the sound fits, in [0, 1], the mean over levels; None where no sound took part."""
+    relevance_by_level: tuple[float, ...] = ()
+    """The same at each guided level, the deepest first; empty where no sound took part."""
 
 
 def load(folder: Path, *, with_sound: bool = False) -> Model:
@@ -51,10 +59,7 @@ def load(folder: Path, *, with_sound: bool = False) -> Model:
     """
     record = checkpoint.read_record(folder)
     if with_sound and record.stage == 1:
-        raise ValueError(
-            f"checkpoint '{folder}' is of stage 1, whose audio encoder is untrained: "
-            "give one of stage 3 (or 2), or no sound"
-        )
+        raise ValueError(_DEAF.format(f"checkpoint '{folder}'"))
     model = networks.build(config.from_json(ModelConfig, _part(folder, record, "model")), seed=0)
     try:
         model.load_state_dict(checkpoint.read_model(folder))
@@ -72,7 +77,87 @@ def view_size_px(folder: Path) -> int:
     return int(_part(folder, record, "view")["size_px"])
 
 
-@torch.inference_mode()
+class Colorizer:
+    """Colours pictures by a checkpoint: arrays in, arrays out."""
+
+    def __init__(self, model: Model, *, size_px: int, hears: bool = True) -> None:
+        """Args:
+        model: in eval mode; pictures are coloured where its weights lie.
+        size_px: short side at which chroma is predicted; best the one trained on.
+        hears: whether its audio encoder is trained.
+        """
+        self.model = model
+        self.size_px = size_px
+        self.hears = hears
+
+    @classmethod
+    def load(
+        cls, folder: Path | str, device: torch.device | str = "auto", *, with_sound: bool = False
+    ) -> "Colorizer":
+        """The colorizer of a checkpoint.
+
+        Args:
+            folder: the checkpoint.
+            device: where to compute; auto: on a GPU where there is one.
+            with_sound: refuse a checkpoint that knows no sound at once.
+
+        Raises:
+            FileNotFoundError, ValueError: see :func:`load`.
+        """
+        folder = Path(folder)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = load(folder, with_sound=with_sound).to(device)
+        hears = checkpoint.read_record(folder).stage > 1
+        return cls(model, size_px=view_size_px(folder), hears=hears)
+
+    @torch.inference_mode()
+    def colorize(
+        self,
+        picture: NDArray[Any],
+        waveform: NDArray[np.float32] | None = None,
+        *,
+        sample_rate_hz: int | None = None,
+    ) -> Colorized:
+        """Colour a picture: predict small, enlarge ``ab``, join the original lightness.
+
+        Args:
+            picture: grey [h w] or sRGB [h w 3], uint8 or uint16; of a colour picture the lightness
+                alone is used.
+            waveform: mono sound [t] in [-1, 1]; its loudest window is heard. Sound under -60 dBFS
+                counts as none.
+            sample_rate_hz: of the sound; the model's if absent.
+
+        Raises:
+            ValueError: the picture or the sound is empty, or not of such a shape; or there is a
+                sound, and the checkpoint is of stage 1, which knows none.
+        """
+        rgb = _as_rgb(picture)
+        semantics, present = self._hear(waveform, sample_rate_hz)
+        ab, logits = predict(self.model, small_picture(rgb, self.size_px), semantics, present)
+        by_level = tuple(logits[0].double().sigmoid().tolist()) if bool(present) else ()
+        return Colorized(
+            rgb=join_large(rgb, ab),
+            relevance=sum(by_level) / len(by_level) if by_level else None,
+            relevance_by_level=by_level,
+        )
+
+    def _hear(
+        self, waveform: NDArray[np.float32] | None, sample_rate_hz: int | None
+    ) -> tuple[Tensor, Tensor]:
+        audio = self.model.config.audio
+        device = next(self.model.parameters()).device
+        if waveform is None:
+            semantics = torch.zeros(1, self.model.config.semantics, device=device)
+            return semantics, torch.zeros(1, dtype=torch.bool, device=device)
+        if not self.hears:
+            raise ValueError(_DEAF.format("this checkpoint"))
+        sound = torch.tensor(waveform)
+        if sample_rate_hz is not None and sample_rate_hz != audio.sample_rate_hz:
+            sound = resample(sound, sample_rate_hz, audio.sample_rate_hz)
+        return hear(self.model, loudest_window(sound, audio.samples)[None].to(device))
+
+
 def colorize(
     model: Model,
     picture: NDArray[Any],
@@ -80,31 +165,45 @@ def colorize(
     *,
     size_px: int,
 ) -> Colorized:
-    """Colour a picture: predict small, enlarge ``ab``, join the original lightness.
+    """Colour a picture by a model at hand: see :meth:`Colorizer.colorize`."""
+    return Colorizer(model, size_px=size_px).colorize(picture, waveform)
+
+
+def predict(
+    model: Model,
+    small: NDArray[np.uint8],
+    semantics: Float[Tensor, "b d"],
+    present: Bool[Tensor, " b"],
+) -> tuple[Float[Tensor, "b 2 h w"], Float[Tensor, "b levels"]]:
+    """Chroma, in Lab units, of one small picture [h w 3] under one or several semantics.
+
+    Returns:
+        ``ab``, and the relevance logits at each guided level.
+    """
+    height, width = small.shape[:2]
+    padding = ((0, -height % _MULTIPLE), (0, -width % _MULTIPLE), (0, 0))
+    padded = np.pad(small, padding, mode="symmetric")
+    L = rgb_to_lab(unit_rgb(padded, semantics.device))[0]
+    ab, logits = model.colorizer(L.expand(len(semantics), -1, -1, -1), semantics, present)
+    return ab.float()[..., :height, :width] * AB_SCALE, logits
+
+
+def small_picture(
+    rgb: NDArray[Any], size_px: int, *, pixel_aspect: float = 1.0
+) -> NDArray[np.uint8]:
+    """A picture [h w 3] at the size of prediction, 8-bit: the short side at ``size_px``.
 
     Args:
-        model: in eval mode.
-        picture: 8-bit grey [h w] or sRGB [h w 3]; of a colour picture the lightness alone is used.
-        waveform: mono sound [t] in [-1, 1] at the model's sample rate; its loudest window is
-            heard. Sound under -60 dBFS counts as none.
-        size_px: short side at which chroma is predicted; best the one trained on.
-
-    Raises:
-        ValueError: the picture or the sound is empty, or not of such a shape.
+        rgb: uint8 or uint16.
+        size_px: short side; the long one is in proportion, at most eight times as long.
+        pixel_aspect: width of a pixel over its height.
     """
-    rgb = _as_rgb(picture)
-    L = _small_lightness(rgb, size_px)
-    semantics = torch.zeros(1, model.config.semantics)
-    present = torch.zeros(1, dtype=torch.bool)
-    if waveform is not None:
-        sound = loudest_window(torch.tensor(waveform), model.config.audio.samples)
-        semantics, present = hear(model, sound[None])
-    height, width = rgb.shape[:2]
-    small = _small_shape(height, width, size_px)
-    predicted, logits = model.colorizer(L, semantics, present)
-    ab = predicted.float()[..., : small[0], : small[1]] * AB_SCALE
-    relevance = logits.double().sigmoid().mean().item() if bool(present) else None
-    return Colorized(rgb=_join_large(rgb, ab), relevance=relevance)
+    if rgb.dtype != np.uint8:
+        rgb = (rgb // 257).astype(np.uint8)
+    height, width = rgb.shape[0], rgb.shape[1] * pixel_aspect
+    scale, limit = size_px / min(height, width), _MAX_ASPECT * size_px
+    size = min(limit, round(width * scale)), min(limit, round(height * scale))
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
 
 
 def loudest_window(waveform: Tensor, samples: int) -> Float[Tensor, " samples"]:
@@ -121,73 +220,14 @@ def loudest_window(waveform: Tensor, samples: int) -> Float[Tensor, " samples"]:
     return windows[int(windows.square().mean(1).argmax())]
 
 
-def into_srgb(
-    L: Float[Tensor, "b 1 h w"], ab: Float[Tensor, "b 2 h w"]
-) -> Float[Tensor, "b 2 h w"]:
-    """Shrink chroma towards grey, its hue kept, where sRGB has no such colour of this lightness.
-
-    Clipping channels instead, as ``lab_to_rgb`` does, would change the lightness.
-    """
-    lost = ~_keeps_lightness(L, ab)[:, 0]
-    if not lost.any():
-        return ab
-    L_lost = L[:, 0][lost].view(1, 1, 1, -1)
-    ab_lost = ab.permute(1, 0, 2, 3)[:, lost].view(1, 2, 1, -1)
-    low, high = torch.zeros_like(L_lost), torch.ones_like(L_lost)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        fits = _keeps_lightness(L_lost, middle * ab_lost)
-        low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
-    result = ab.permute(1, 0, 2, 3).clone()
-    result[:, lost] = (low * ab_lost)[0, :, 0]
-    return result.permute(1, 0, 2, 3)
-
-
-def _keeps_lightness(L: Tensor, ab: Tensor) -> Tensor:
-    return (rgb_to_lab(lab_to_rgb(L, ab))[0] - L).abs() < _L_TOLERANCE
-
-
-def _as_rgb(picture: NDArray[Any]) -> NDArray[np.uint8]:
-    if picture.dtype != np.uint8 or picture.size == 0:
-        raise ValueError(f"a picture must be 8-bit and not empty, not {picture.dtype}")
+def _as_rgb(picture: NDArray[Any]) -> NDArray[Any]:
+    if picture.dtype not in (np.uint8, np.uint16) or picture.size == 0:
+        raise ValueError(f"a picture must be 8-bit or 16-bit and not empty, not {picture.dtype}")
     if picture.ndim == 2:
         return np.repeat(picture[:, :, None], 3, axis=2)
     if picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(f"a picture must be [h w] or [h w 3], not {picture.shape}")
     return picture
-
-
-def _small_shape(height: int, width: int, size_px: int) -> tuple[int, int]:
-    """Short side ``size_px``, the long one in proportion (at most eight times as long)."""
-    scale = size_px / min(height, width)
-    limit = _MAX_ASPECT * size_px
-    return min(limit, round(height * scale)), min(limit, round(width * scale))
-
-
-def _small_lightness(rgb: NDArray[np.uint8], size_px: int) -> Float[Tensor, "1 1 h w"]:
-    """Lightness at the size of prediction, mirrored at right and bottom up to a multiple of 32."""
-    height, width = _small_shape(rgb.shape[0], rgb.shape[1], size_px)
-    small = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
-    padding = ((0, -height % _MULTIPLE), (0, -width % _MULTIPLE), (0, 0))
-    return rgb_to_lab(_tensor(np.pad(small, padding, mode="symmetric")))[0]
-
-
-def _join_large(rgb: NDArray[np.uint8], ab: Float[Tensor, "1 2 h w"]) -> NDArray[np.uint8]:
-    """Enlarge chroma to the picture and join it with the picture's lightness, strip by strip."""
-    height, width = rgb.shape[:2]
-    ab = F.interpolate(ab, size=(height, width), mode="bilinear", align_corners=False)
-    result = np.empty_like(rgb)
-    rows = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, rows):
-        strip = slice(top, min(top + rows, height))
-        L = rgb_to_lab(_tensor(rgb[strip]))[0]
-        coloured = join(L, into_srgb(L, ab[:, :, strip]))
-        result[strip] = coloured[0].permute(1, 2, 0).numpy()
-    return result
-
-
-def _tensor(rgb: NDArray[np.uint8]) -> UInt8[Tensor, "1 3 h w"]:
-    return torch.tensor(rgb).permute(2, 0, 1)[None]  # a copy: decoded pictures may be read-only
 
 
 def _part(folder: Path, record: checkpoint.Record, name: str) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """``aiaic colorize``: pictures, folders of pictures, and middle frames of clips."""
 
 import dataclasses
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import PurePosixPath
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from aiaic import inference
+from aiaic.inference import Colorizer
 from aiaic.networks.model import Model
 from data_prep import storage
 from data_prep.catalog import VIDEO_SUFFIXES, Clip
@@ -37,23 +40,18 @@ def run(options: Colorize) -> Outcome:
     """Carry out the command."""
     paintings = plan(options.input, options.out)
     hears = options.audio is not None or any(painting.is_clip for painting in paintings)
-    folder = checkpoints.fetch(options.checkpoint)
-    model = inference.load(folder, with_sound=hears)
-    size_px = inference.view_size_px(folder)
-    sound = None if options.audio is None else _read_sound(options.audio, model)
+    colorizer = Colorizer.load(checkpoints.fetch(options.checkpoint), with_sound=hears)
+    sound = None if options.audio is None else _read_sound(options.audio, colorizer.model)
     done: list[dict[str, object]] = []
     failed: list[str] = []
-    for painting in tqdm(paintings, desc="colorize", unit="picture", disable=len(paintings) == 1):
+    bar = tqdm(paintings, desc="colorize", unit="picture", disable=len(paintings) == 1)
+    for painting, reading in zip(bar, _read_ahead(paintings, colorizer.model), strict=True):
         try:
-            relevance = _paint(painting, model, sound, size_px)
+            done.append(_paint(painting, reading.result(), colorizer, sound))
         except ValueError as error:
             if len(paintings) == 1:
                 raise
             failed.append(str(error))
-        else:
-            done.append(
-                {"input": painting.source, "output": painting.target, "relevance": relevance}
-            )
     text = [_line(row) for row in done] + [f"not coloured: {reason}" for reason in failed]
     return Outcome(
         values={"checkpoint": options.checkpoint, "outputs": done, "failed": failed},
@@ -95,23 +93,46 @@ def plan(source: str, out: str) -> list[Painting]:
     return paintings
 
 
-def _paint(
-    painting: Painting, model: Model, sound: NDArray[np.float32] | None, size_px: int
-) -> float | None:
+def _read_ahead(
+    paintings: Sequence[Painting], model: Model
+) -> Iterator[Future[tuple[pictures.Picture, NDArray[np.float32] | None]]]:
+    """Each picture, with its own sound if it has one; the next is decoded meanwhile."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(_read, paintings[0], model)
+        for following in paintings[1:]:
+            current, coming = coming, reader.submit(_read, following, model)
+            yield current
+        yield coming
+
+
+def _read(painting: Painting, model: Model) -> tuple[pictures.Picture, NDArray[np.float32] | None]:
     content = storage.read_bytes(painting.source)
     if painting.is_clip:
-        picture, own_sound = _read_clip(content, painting.source, model)
-        sound = own_sound if sound is None else sound
-    else:
-        picture = pictures.decode(content, painting.source)
-    result = inference.colorize(model, picture, sound, size_px=size_px)
-    storage.write_bytes(painting.target, pictures.encode(result.rgb, _suffix(painting.target)))
-    return result.relevance
+        return _read_clip(content, painting.source, model)
+    return pictures.read(content, painting.source), None
+
+
+def _paint(
+    painting: Painting,
+    read: tuple[pictures.Picture, NDArray[np.float32] | None],
+    colorizer: Colorizer,
+    sound: NDArray[np.float32] | None,
+) -> dict[str, object]:
+    picture, own_sound = read
+    result = colorizer.colorize(picture.rgb, own_sound if sound is None else sound)
+    suffix = _suffix(painting.target)
+    storage.write_bytes(painting.target, pictures.write(result.rgb, picture, suffix))
+    return {
+        "input": painting.source,
+        "output": painting.target,
+        "relevance": result.relevance,
+        "notes": pictures.dropped(picture, suffix),
+    }
 
 
 def _read_clip(
     content: bytes, place: str, model: Model
-) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+) -> tuple[pictures.Picture, NDArray[np.float32] | None]:
     """The middle frame at its own resolution, and the clip's sound where it has any."""
     rate = model.config.audio.sample_rate_hz
     clip = Clip(key="clip", youtube_id="clip", start_s=0.0, label="", split="test", uri=place)
@@ -120,7 +141,7 @@ def _read_clip(
     if isinstance(sample, Rejection):
         raise ValueError(f"clip '{place}' cannot be coloured: {sample.reason} ({sample.detail})")
     sound = read_sound(sample.sound, rate) if sample.sound else None
-    return pictures.decode(sample.pictures[0], place), sound
+    return pictures.read(sample.pictures[0], place), sound
 
 
 def _read_sound(place: str, model: Model) -> NDArray[np.float32]:
@@ -134,7 +155,8 @@ def _read_sound(place: str, model: Model) -> NDArray[np.float32]:
 def _line(row: dict[str, object]) -> str:
     relevance = row["relevance"]
     heard = "without sound" if relevance is None else f"relevance of the sound {relevance:.2f}"
-    return f"{row['output']}  ({heard})"
+    notes = cast("list[str]", row["notes"])
+    return f"{row['output']}  ({', '.join([heard, *notes])})"
 
 
 def _result_name(name: str) -> str:

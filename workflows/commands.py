@@ -262,7 +262,8 @@ class Colorize(Command):
     """Colour a picture, a folder of pictures, or the middle frame of a clip."""
 
     input: Positional[Annotated[str, arg(metavar="INPUT")]]
-    """A picture (PNG, JPEG; grey or colour), a folder of them, or a clip with its own sound."""
+    """A picture (PNG, JPEG, WebP, TIFF; grey or colour), a folder of them, or a clip with its own
+    sound."""
     checkpoint: Place
     """A checkpoint; a run's folder means its last finished stage."""
     out: Place

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.color import rgb2lab
 
-from aiaic import checkpoint, config, inference
+from aiaic import checkpoint, config, inference, joining
 from aiaic.audio import AudioConfig
 from aiaic.color import lab_to_rgb, rgb_to_lab
 from aiaic.networks.backbone import BackboneConfig
@@ -88,11 +88,41 @@ def test_resolution_hardly_changes_the_colours(model):
     assert np.linalg.norm((results[0] - results[1])[..., 1:], axis=-1).mean() < 2
 
 
-def test_strips_do_not_show(model, monkeypatch):
+def test_sixteen_bits_keep_their_lightness(model):
+    deep = picture(40, 60).astype(np.uint16) * 257 + 100
+    result = inference.colorize(model, deep, TONE, size_px=32)
+    assert result.rgb.dtype == np.uint16
+    before, after = rgb2lab(deep / 65535), rgb2lab(result.rgb / 65535)
+    assert np.abs(before[..., 0] - after[..., 0]).max() < 0.02
+    assert np.abs(after[..., 1:]).mean() > 3
+
+
+def test_five_lines_colour_a_picture_by_a_recording_of_any_rate(tmp_path):
+    colorizer = inference.Colorizer.load(write(tmp_path / "one", stage=3), device="cpu")
+    high = (0.3 * np.sin(np.arange(33_075) / 5 * 16_000 / 44_100)).astype(np.float32)
+    rgb = picture(40, 60)
+    result = colorizer.colorize(rgb, high, sample_rate_hz=44_100)
+    assert len(result.relevance_by_level) == 2
+    assert result.relevance == pytest.approx(np.mean(result.relevance_by_level))
+    same = colorizer.colorize(rgb, TONE)
+    assert np.abs(result.rgb.astype(int) - same.rgb).max() <= 2
+    assert result.relevance == pytest.approx(same.relevance, abs=0.01)
+    assert colorizer.colorize(rgb).relevance_by_level == ()
+
+
+def test_a_colorizer_of_stage_1_takes_no_sound(tmp_path):
+    colorizer = inference.Colorizer.load(write(tmp_path / "one", stage=1))
+    assert colorizer.colorize(picture(40, 60)).relevance is None
+    with pytest.raises(ValueError, match=r"stage 1.*or no sound"):
+        colorizer.colorize(picture(40, 60), TONE)
+
+
+def test_strips_do_not_show():
     rgb = picture(90, 70)
-    whole = inference.colorize(model, rgb, size_px=32).rgb
-    monkeypatch.setattr(inference, "_STRIP_PIXELS", 500)
-    assert np.array_equal(inference.colorize(model, rgb, size_px=32).rgb, whole)
+    ab = torch.randn(1, 2, 32, 40, generator=torch.Generator().manual_seed(0)) * 20
+    assert np.array_equal(
+        joining.join_large(rgb, ab, strip_pixels=500), joining.join_large(rgb, ab)
+    )
 
 
 def test_relevance_is_told_where_a_sound_took_part(model):
@@ -122,7 +152,7 @@ def test_chroma_is_shrunk_into_srgb_without_a_change_of_lightness_or_hue():
     generator = torch.Generator().manual_seed(0)
     L = torch.rand(1, 1, 20, 20, generator=generator) * 100
     ab = torch.randn(1, 2, 20, 20, generator=generator) * 60
-    fitted = inference.into_srgb(L, ab)
+    fitted = joining.into_srgb(L, ab)
     reached = rgb_to_lab(lab_to_rgb(L, fitted))
     assert (reached[0] - L).abs().max() < 0.25
     cross = ab[:, 0] * fitted[:, 1] - ab[:, 1] * fitted[:, 0]

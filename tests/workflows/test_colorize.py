@@ -8,7 +8,7 @@ import soundfile
 from PIL import Image
 from skimage.color import rgb2lab
 
-from workflows import colorize
+from workflows import colorize, pictures
 from workflows.commands import Colorize
 
 
@@ -57,6 +57,24 @@ def test_a_picture_without_a_sound_and_another_format(photograph, untrained_run,
     with Image.open(tmp_path / "new" / "out.JPG") as image:
         assert image.format == "JPEG"
         assert image.size == (80, 60)
+
+
+def test_sixteen_bits_transparency_and_another_format(untrained_run, tmp_path):
+    deep = np.random.default_rng(0).integers(0, 65535, (20, 30), np.uint16)
+    deep = np.kron(deep, np.ones((3, 3), np.uint16)) // 2 + 12_000
+    source = pictures.Picture(rgb=np.repeat(deep[..., None], 3, 2), alpha=deep, bits=16)
+    scan = tmp_path / "scan.tif"
+    scan.write_bytes(pictures.write(source.rgb, source, ".tif"))
+    (row,) = run(scan, tmp_path / "out.png", untrained_run).values["outputs"]
+    assert row["notes"] == []
+    result = pictures.read((tmp_path / "out.png").read_bytes(), "out.png")
+    assert result.bits == 16
+    assert np.array_equal(result.alpha, deep)
+    before, after = (rgb2lab(p.rgb / 65535)[..., 0] for p in (source, result))
+    assert np.abs(before - after).max() < 0.02  # an 8-bit step is 0.4
+    outcome = run(scan, tmp_path / "out.jpg", untrained_run)
+    assert outcome.values["outputs"][0]["notes"] == ["JPEG has no transparency", "8 of 16 bits"]
+    assert "no transparency" in outcome.text
 
 
 def test_a_folder(photograph, untrained_run, tmp_path):

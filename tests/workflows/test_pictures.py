@@ -79,3 +79,152 @@ def test_a_bomb_is_refused_before_it_is_decoded(side):
     png += struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
     with pytest.raises(ValueError, match=r"million|no picture"):
         pictures.decode(png, "bomb.png")
+
+
+def profile(name: str) -> bytes:
+    import pyvips
+
+    return pyvips.Image.profile_load(name)
+
+
+def noise(*shape: int, dtype=np.uint8) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype)
+
+
+def smooth(dtype=np.uint8) -> np.ndarray:
+    """A picture of many colours, none of them at sRGB's edge."""
+    top = np.iinfo(dtype).max
+    rows, columns = np.mgrid[0.35:0.65:24j, 0.4:0.7:32j]
+    return (np.stack([rows, columns, 1 - rows], -1) * top).round().astype(dtype)
+
+
+@pytest.mark.parametrize("suffix", pictures.SUFFIXES)
+def test_every_format_is_written_and_read(suffix):
+    content = pictures.encode(smooth(), suffix.upper())
+    with Image.open(io.BytesIO(content)) as image:
+        kinds = {"jpg": "JPEG", "jpeg": "JPEG", "tif": "TIFF", "tiff": "TIFF"}
+        assert image.format == kinds.get(suffix[1:], suffix[1:].upper())
+    back = pictures.decode(content, "a").astype(int)
+    assert np.abs(back - smooth()).max() <= (0 if suffix in (".png", ".tif", ".tiff") else 8)
+    assert pictures.encode(smooth(), suffix) == content
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_stay_sixteen_where_the_format_has_them(suffix):
+    deep = noise(24, 32, 3, dtype=np.uint16)
+    picture = pictures.read(pictures.encode(deep, suffix), "a")
+    assert picture.bits == 8  # pixels alone belong to no file
+    source = pictures.Picture(rgb=deep, bits=16)
+    picture = pictures.read(pictures.write(deep, source, suffix), "a")
+    assert picture.bits == 16
+    assert np.array_equal(picture.rgb, deep)
+    shallow = pictures.read(pictures.write(picture.rgb, picture, ".jpg"), "a")
+    assert shallow.rgb.dtype == np.uint8
+    assert pictures.dropped(picture, ".jpg") == ["8 of 16 bits"]
+    assert pictures.dropped(picture, suffix) == []
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_transparency_passes_through(bits, suffix):
+    kind = np.uint16 if bits == 16 else np.uint8
+    alpha = noise(24, 32, dtype=kind)
+    source = pictures.Picture(rgb=smooth(kind), alpha=alpha, bits=bits)
+    back = pictures.read(pictures.write(source.rgb, source, suffix), "a")
+    assert back.alpha is not None
+    if suffix == ".webp" and bits == 16:
+        alpha = (alpha / 257).round()
+    assert np.array_equal(back.alpha, alpha)
+    assert pictures.read(pictures.write(source.rgb, source, ".jpg"), "a").alpha is None
+    assert "JPEG has no transparency" in pictures.dropped(source, ".JPG")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_exif_and_xmp_stay_and_the_orientation_is_upright(rgb, kind, suffix):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Camera"
+    exif.get_ifd(0x8769)[0x9003] = "1999:12:31 23:59:59"
+    exif.get_ifd(0x8825)[1] = "N"
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6" b="c"/></x:xmpmeta>'
+    extra = {"xmp": xmp}
+    if kind == "PNG":
+        from PIL.PngImagePlugin import PngInfo
+
+        extra = {"pnginfo": PngInfo()}
+        extra["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
+    picture = pictures.read(saved(Image.fromarray(rgb), kind, exif=exif, **extra), "a")
+    assert picture.rgb.shape == (16, 24, 3)
+    with Image.open(io.BytesIO(pictures.write(picture.rgb, picture, suffix))) as image:
+        found = image.getexif()
+        assert image.size == (24, 16)
+        assert found[0x0112] == 1
+        assert found[0x010F] == "Camera"
+        assert found.get_ifd(0x8769)[0x9003] == "1999:12:31 23:59:59"
+        assert found.get_ifd(0x8825)[1] == "N"
+        assert 'tiff:Orientation="1" b="c"' in str(image.info)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_wide_gamut_is_coloured_in_srgb_and_returned_to_its_own(dtype):
+    import pyvips
+
+    source = pictures.Picture(rgb=smooth(), profile=profile("p3"), bits=8)
+    kind = "srgb" if dtype == np.uint8 else "rgb16"
+    image = pyvips.Image.new_from_array(smooth(dtype)).copy(interpretation=kind)
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile("p3"))
+    picture = pictures.read(image.pngsave_buffer(), "a")
+    assert picture.rgb.dtype == np.uint16
+    assert np.abs(picture.rgb / 257.0 - smooth()).max() > 5  # the same numbers, other colours
+    content = pictures.write(picture.rgb, picture, ".png")
+    back = pyvips.Image.new_from_buffer(content, "")
+    assert back.get("icc-profile-data") == source.profile
+    step = 1 if dtype == np.uint8 else 100
+    assert np.abs(back.numpy().astype(int) - smooth(dtype)).max() <= step
+    eight = pictures.decode(content, "a")
+    assert np.abs(eight - picture.rgb / 257.0).max() <= 1.5
+
+
+def test_srgb_by_any_name_is_left_alone_and_no_profile_stays_none():
+    from PIL import ImageCms
+
+    named = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    content = saved(Image.fromarray(smooth()), "PNG", icc_profile=named)
+    picture = pictures.read(content, "a")
+    assert picture.is_srgb
+    assert np.array_equal(picture.rgb, smooth())
+    with Image.open(io.BytesIO(pictures.write(picture.rgb, picture, ".jpg"))) as image:
+        assert image.info["icc_profile"] == named
+    plain = pictures.read(saved(Image.fromarray(smooth()), "PNG"), "a")
+    with Image.open(io.BytesIO(pictures.write(plain.rgb, plain, ".png"))) as image:
+        assert "icc_profile" not in image.info
+
+
+def test_cmyk_becomes_srgb_and_says_so():
+    cmyk = Image.fromarray(smooth()).convert("CMYK")
+    picture = pictures.read(saved(cmyk, "JPEG"), "a")
+    assert picture.rgb.shape == (24, 32, 3)
+    assert np.corrcoef(picture.rgb.ravel(), smooth().ravel())[0, 1] > 0.7
+    with Image.open(io.BytesIO(pictures.write(picture.rgb, picture, ".tif"))) as image:
+        assert image.mode == "RGB"
+        assert image.info["icc_profile"] == profile("srgb")
+
+
+def test_a_damaged_profile_is_named():
+    content = saved(Image.fromarray(smooth()), "JPEG", icc_profile=b"nonsense" * 40)
+    with pytest.raises(ValueError, match=r"'a' has a damaged colour profile"):
+        pictures.read(content, "a")
+
+
+def test_the_first_of_several_pages_is_taken_and_told():
+    pages = [Image.fromarray(smooth()), Image.fromarray(255 - smooth())]
+    content = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    picture = pictures.read(content, "a")
+    assert np.array_equal(picture.rgb, smooth())
+    assert pictures.dropped(picture, ".tif") == ["first of 2 pages"]
+
+
+def test_samples_of_other_kinds_are_refused():
+    content = saved(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF")
+    with pytest.raises(ValueError, match=r"'a' is a picture of kind .*float"):
+        pictures.read(content, "a")

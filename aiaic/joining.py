@@ -1,0 +1,77 @@
+"""Predicted chroma and original lightness -> a picture of the original's size and depth."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from aiaic.color import lab_to_rgb, rgb_to_lab
+
+_L_TOLERANCE = {np.dtype(np.uint8): 0.2, np.dtype(np.uint16): 0.01}
+"""How far lightness may move: half of an 8-bit step, or as good as nothing."""
+_HALVINGS = 7
+_STRIP_PIXELS = 1 << 20
+
+
+def join_large(
+    rgb: NDArray[Any], ab: Float[Tensor, "1 2 h w"], *, strip_pixels: int = _STRIP_PIXELS
+) -> NDArray[Any]:
+    """Enlarge chroma to a picture and join it with the picture's lightness, strip by strip.
+
+    Args:
+        rgb: sRGB [h w 3], uint8 or uint16, of any size; the result is of the same.
+        ab: chroma in Lab units; computing happens on its device.
+        strip_pixels: how many are joined at a time, which bounds the memory.
+    """
+    height, width = rgb.shape[:2]
+    ab = F.interpolate(ab, size=(height, width), mode="bilinear", align_corners=False)
+    result = np.empty_like(rgb)
+    rows = max(1, strip_pixels // width)
+    for top in range(0, height, rows):
+        strip = slice(top, min(top + rows, height))
+        L = rgb_to_lab(unit_rgb(rgb[strip], ab.device))[0]
+        fitted = into_srgb(L, ab[:, :, strip], tolerance=_L_TOLERANCE[rgb.dtype])
+        coloured = lab_to_rgb(L, fitted)[0].permute(1, 2, 0).cpu().numpy()
+        result[strip] = (coloured * np.iinfo(rgb.dtype).max).round()
+    return result
+
+
+def unit_rgb(rgb: NDArray[Any], device: torch.device | str = "cpu") -> Float[Tensor, "1 3 h w"]:
+    """A picture [h w 3], uint8 or uint16, as sRGB in [0, 1]."""
+    values = torch.tensor(rgb if rgb.dtype == np.uint8 else rgb.astype(np.int32), device=device)
+    return values.permute(2, 0, 1)[None].float() / float(np.iinfo(rgb.dtype).max)
+
+
+def into_srgb(
+    L: Float[Tensor, "b 1 h w"], ab: Float[Tensor, "b 2 h w"], *, tolerance: float = 0.2
+) -> Float[Tensor, "b 2 h w"]:
+    """Shrink chroma towards grey, its hue kept, where sRGB has no such colour of this lightness.
+
+    Clipping channels instead, as ``lab_to_rgb`` does, would change the lightness.
+
+    Args:
+        L: lightness.
+        ab: chroma in Lab units.
+        tolerance: by how much lightness may differ.
+    """
+    lost = ~_keeps_lightness(L, ab, tolerance)[:, 0]
+    if not lost.any():
+        return ab
+    L_lost = L[:, 0][lost].view(1, 1, 1, -1)
+    ab_lost = ab.permute(1, 0, 2, 3)[:, lost].view(1, 2, 1, -1)
+    low, high = torch.zeros_like(L_lost), torch.ones_like(L_lost)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        fits = _keeps_lightness(L_lost, middle * ab_lost, tolerance)
+        low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
+    result = ab.permute(1, 0, 2, 3).clone()
+    result[:, lost] = (low * ab_lost)[0, :, 0]
+    return result.permute(1, 0, 2, 3)
+
+
+def _keeps_lightness(L: Tensor, ab: Tensor, tolerance: float) -> Tensor:
+    return (rgb_to_lab(lab_to_rgb(L, ab))[0] - L).abs() < tolerance
