@@ -19,7 +19,7 @@ from torchaudio.functional import resample
 
 from aiaic import checkpoint, config
 from aiaic.audio import fit_length
-from aiaic.color import AB_SCALE, rgb_to_lab
+from aiaic.color import AB_SCALE, lightness
 from aiaic.encoding import hear
 from aiaic.joining import join_large, unit_rgb
 from aiaic.networks import model as networks
@@ -90,6 +90,11 @@ class Colorizer:
         self.size_px = size_px
         self.hears = hears
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.model.parameters()).device
+
     @classmethod
     def load(
         cls, folder: Path | str, device: torch.device | str = "auto", *, with_sound: bool = False
@@ -146,16 +151,15 @@ class Colorizer:
         self, waveform: NDArray[np.float32] | None, sample_rate_hz: int | None
     ) -> tuple[Tensor, Tensor]:
         audio = self.model.config.audio
-        device = next(self.model.parameters()).device
         if waveform is None:
-            semantics = torch.zeros(1, self.model.config.semantics, device=device)
-            return semantics, torch.zeros(1, dtype=torch.bool, device=device)
+            semantics = torch.zeros(1, self.model.config.semantics, device=self.device)
+            return semantics, torch.zeros(1, dtype=torch.bool, device=self.device)
         if not self.hears:
             raise ValueError(_DEAF.format("this checkpoint"))
         sound = torch.tensor(waveform)
         if sample_rate_hz is not None and sample_rate_hz != audio.sample_rate_hz:
             sound = resample(sound, sample_rate_hz, audio.sample_rate_hz)
-        return hear(self.model, loudest_window(sound, audio.samples)[None].to(device))
+        return hear(self.model, loudest_window(sound, audio.samples)[None].to(self.device))
 
 
 def colorize(
@@ -183,7 +187,7 @@ def predict(
     height, width = small.shape[:2]
     padding = ((0, -height % _MULTIPLE), (0, -width % _MULTIPLE), (0, 0))
     padded = np.pad(small, padding, mode="symmetric")
-    L = rgb_to_lab(unit_rgb(padded, semantics.device))[0]
+    L = lightness(unit_rgb(padded, semantics.device))
     ab, logits = model.colorizer(L.expand(len(semantics), -1, -1, -1), semantics, present)
     return ab.float()[..., :height, :width] * AB_SCALE, logits
 

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from aiaic.color import lab_to_rgb, rgb_to_lab
+from aiaic.color import lab_to_linear, lab_to_rgb, lightness
 
-_L_TOLERANCE = {np.dtype(np.uint8): 0.2, np.dtype(np.uint16): 0.01}
-"""How far lightness may move: half of an 8-bit step, or as good as nothing."""
+_ROUNDING = 1e-5  # of linear light: a hundredth of a step of L at most, in the dark
 _HALVINGS = 7
 _STRIP_PIXELS = 1 << 20
 
@@ -33,9 +32,8 @@ def join_large(
     rows = max(1, strip_pixels // width)
     for top in range(0, height, rows):
         strip = slice(top, min(top + rows, height))
-        L = rgb_to_lab(unit_rgb(rgb[strip], ab.device))[0]
-        fitted = into_srgb(L, ab[:, :, strip], tolerance=_L_TOLERANCE[rgb.dtype])
-        coloured = lab_to_rgb(L, fitted)[0].permute(1, 2, 0).cpu().numpy()
+        L = lightness(unit_rgb(rgb[strip], ab.device))
+        coloured = lab_to_rgb(L, into_srgb(L, ab[:, :, strip]))[0].permute(1, 2, 0).cpu().numpy()
         result[strip] = (coloured * np.iinfo(rgb.dtype).max).round()
     return result
 
@@ -47,18 +45,13 @@ def unit_rgb(rgb: NDArray[Any], device: torch.device | str = "cpu") -> Float[Ten
 
 
 def into_srgb(
-    L: Float[Tensor, "b 1 h w"], ab: Float[Tensor, "b 2 h w"], *, tolerance: float = 0.2
+    L: Float[Tensor, "b 1 h w"], ab: Float[Tensor, "b 2 h w"]
 ) -> Float[Tensor, "b 2 h w"]:
     """Shrink chroma towards grey, its hue kept, where sRGB has no such colour of this lightness.
 
     Clipping channels instead, as ``lab_to_rgb`` does, would change the lightness.
-
-    Args:
-        L: lightness.
-        ab: chroma in Lab units.
-        tolerance: by how much lightness may differ.
     """
-    lost = ~_keeps_lightness(L, ab, tolerance)[:, 0]
+    lost = ~_in_srgb(L, ab)[:, 0]
     if not lost.any():
         return ab
     L_lost = L[:, 0][lost].view(1, 1, 1, -1)
@@ -66,12 +59,13 @@ def into_srgb(
     low, high = torch.zeros_like(L_lost), torch.ones_like(L_lost)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        fits = _keeps_lightness(L_lost, middle * ab_lost, tolerance)
+        fits = _in_srgb(L_lost, middle * ab_lost)
         low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
     result = ab.permute(1, 0, 2, 3).clone()
     result[:, lost] = (low * ab_lost)[0, :, 0]
     return result.permute(1, 0, 2, 3)
 
 
-def _keeps_lightness(L: Tensor, ab: Tensor, tolerance: float) -> Tensor:
-    return (rgb_to_lab(lab_to_rgb(L, ab))[0] - L).abs() < tolerance
+def _in_srgb(L: Tensor, ab: Tensor) -> Tensor:
+    least, most = lab_to_linear(L, ab).aminmax(dim=1, keepdim=True)
+    return (least > -_ROUNDING) & (most < 1 + _ROUNDING)

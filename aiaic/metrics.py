@@ -4,6 +4,8 @@ Each agrees with an independent implementation (scikit-image, torchmetrics or pl
 the tests compare.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -76,6 +78,23 @@ def ab_distance(
 ) -> Float[Tensor, " b"]:
     """Mean distance of two chromas in the ab plane, in Lab units."""
     return (first - second).norm(dim=1).mean((1, 2))
+
+
+def flicker(ab: Float[Tensor, "t 2 h w"], cuts: Sequence[int] = ()) -> float:
+    """Mean over frames and pixels of how far chroma moves from one frame to the next, Lab units.
+
+    Args:
+        ab: chroma of the frames of a video, in order.
+        cuts: frames that begin another scene, whose distance from the one before is left out.
+
+    Raises:
+        ValueError: no frame follows another in the same scene.
+    """
+    inside = [frame for frame in range(1, len(ab)) if frame not in set(cuts)]
+    if not inside:
+        raise ValueError("flicker needs two frames of one scene")
+    before = [frame - 1 for frame in inside]
+    return ab_distance(ab[inside], ab[before]).mean().item()
 
 
 def auc(fitting: ArrayLike, unfitting: ArrayLike) -> float:

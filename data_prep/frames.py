@@ -9,7 +9,6 @@ one field is taken. A file that names no colour matrix is read as BT.601, as FFm
 
 import bisect
 import math
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from data_prep.quality import letterbox
 from data_prep.sample import Excerpt, MediaSettings, RejectedError
 from data_prep.sound import VIDEO_CODECS, AnyPacket
+from data_prep.turn import turn_of
 
 _SCALING = (
     Interpolation.BICUBIC
@@ -207,16 +207,21 @@ def upright_images(
 ) -> tuple[list[NDArray[np.uint8]], tuple[int, ...]]:
     """Frames as sRGB pictures, uint8 [h w 3], and what was kept of them where bars were cut."""
     for frame in frames:
-        if (
-            frame.color_trc in _WIDE_TRANSFERS
-            or frame.color_primaries == ColorPrimaries.BT2020
-            or frame.colorspace in _WIDE_MATRICES
-        ):
-            raise RejectedError("wide_gamut", "HDR or BT.2020: colours would come out wrong")
+        refuse_wide_gamut(frame)
     if len({(frame.width, frame.height) for frame in frames}) > 1:
         raise RejectedError("undecodable", "frames of several sizes")
-    crop = letterbox([_full_rgb(frame) for frame in frames]) if settings.cut_letterbox else None
+    crop = letterbox([full_rgb(frame) for frame in frames]) if settings.cut_letterbox else None
     return [_upright(frame, crop, video, settings) for frame in frames], crop or ()
+
+
+def refuse_wide_gamut(frame: VideoFrame) -> None:
+    """Raises RejectedError for a frame that is not of BT.601 or BT.709."""
+    if (
+        frame.color_trc in _WIDE_TRANSFERS
+        or frame.color_primaries == ColorPrimaries.BT2020
+        or frame.colorspace in _WIDE_MATRICES
+    ):
+        raise RejectedError("wide_gamut", "HDR or BT.2020: colours would come out wrong")
 
 
 def motion_thumbnail(frame: VideoFrame) -> NDArray[np.uint8]:
@@ -250,7 +255,7 @@ def _upright(
     source = frame
     if crop or frame.interlaced_frame:
         rows = slice(top, top + pixels_high, 2 if frame.interlaced_frame else 1)
-        kept = np.ascontiguousarray(_full_rgb(frame)[rows, left : left + pixels_wide])
+        kept = np.ascontiguousarray(full_rgb(frame)[rows, left : left + pixels_wide])
         source = VideoFrame.from_ndarray(kept, format="rgb24")
     scaled = source.reformat(
         width=round(width * scale),
@@ -260,22 +265,10 @@ def _upright(
         threads=1,
     )
     image = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
-    return _turned(image, frame)
+    return turn_of(frame).upright(image)
 
 
-def _turned(image: NDArray[np.uint8], frame: VideoFrame) -> NDArray[np.uint8]:
-    """Turned and mirrored as the display matrix says, to the nearest quarter."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return image
-    x_of_x, y_of_x, _, x_of_y, y_of_y = struct.unpack_from("=5i", bytes(matrix))
-    if abs(y_of_x) + abs(x_of_y) > abs(x_of_x) + abs(y_of_y):
-        image, x_of_x, y_of_y = image.transpose(1, 0, 2), x_of_y, y_of_x
-    columns, rows = (slice(None, None, -1 if way < 0 else 1) for way in (x_of_x, y_of_y))
-    return np.ascontiguousarray(image[rows, columns])
-
-
-def _full_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
+def full_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
     converted = frame.reformat(format="rgb24", interpolation=_SCALING, threads=1)
     return np.asarray(converted.to_ndarray(), dtype=np.uint8)
 

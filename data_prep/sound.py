@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 import av
 import numpy as np
@@ -64,10 +64,10 @@ class Track:
     """What went wrong in decoding; the waveform ends there."""
 
 
-def open_media(content: bytes, demuxers: str = VIDEO_DEMUXERS) -> InputContainer:
-    """Opens a file in memory. Raises ``av.FFmpegError`` where it is none of ``demuxers``."""
+def open_media(content: bytes | BinaryIO, demuxers: str = VIDEO_DEMUXERS) -> InputContainer:
+    """Opens a file in memory or an open one. Raises ``av.FFmpegError`` if none of ``demuxers``."""
     return av.open(
-        io.BytesIO(content),
+        io.BytesIO(content) if isinstance(content, bytes) else content,
         mode="r",
         container_options={
             "format_whitelist": demuxers,
@@ -115,16 +115,17 @@ def decode_track(
     Packets that cannot be decoded are passed over, as players do, up to a tenth of them. Raises
     MemoryError, and nothing else that is the stream's fault.
     """
-    if refusal := _refusal(stream):
+    if refusal := sound_refusal(stream):
         return Track(waveform=np.zeros(0, np.float32), error=refusal)
-    decoder = _Decoder(stream, sample_rate_hz)
+    decoder = SoundDecoder(stream, sample_rate_hz)
     inside = _overlapping(packets, start_s - _MARGIN_S, end_s + _MARGIN_S)
     try:
         for packet in inside:
             decoder.feed(packet)
             if decoder.fed_s > max_s:
                 raise ValueError(f"more than {max_s:g} s of sound")
-        waveform, begins_s = decoder.finish()
+        decoder.finish()
+        waveform, begins_s = decoder.take(), decoder.begins_s or 0.0
     except MemoryError:
         raise
     except (FFmpegError, ValueError, ArithmeticError) as failure:
@@ -161,7 +162,7 @@ def peak_dbfs(waveform: NDArray[np.float32]) -> float:
     return _decibels(float(np.max(np.abs(waveform), initial=0.0)))
 
 
-def _refusal(stream: AudioStream) -> str:
+def sound_refusal(stream: AudioStream) -> str:
     """Why a stream is not decoded at all; empty: it is."""
     context = cast(Any, stream.codec_context)
     if context is None or context.codec.canonical_name not in SOUND_CODECS:
@@ -173,8 +174,11 @@ def _refusal(stream: AudioStream) -> str:
     return ""
 
 
-class _Decoder:
-    """Packets in, resampled mono out. Frames are joined first: each step of a resampler is dear."""
+class SoundDecoder:
+    """Packets in, resampled mono out. Frames are joined first: each step of a resampler is dear.
+
+    ``feed`` raises FFmpegError, ValueError or ArithmeticError where the stream cannot be read on.
+    """
 
     def __init__(self, stream: AudioStream, sample_rate_hz: int) -> None:
         self._context: Any = stream.codec_context
@@ -182,11 +186,12 @@ class _Decoder:
         self._form: tuple[str, str, int] | None = None
         self._forms = 0
         self._parts: list[NDArray[np.float32]] = []
-        self._begins_s: float | None = None
+        self.begins_s: float | None = None
         self.fed_s = 0.0
         self.damaged = 0
 
     def feed(self, packet: AnyPacket | None) -> None:
+        """Decodes a packet; None: what the decoder still holds."""
         try:
             frames = self._context.decode(packet)
         except InvalidDataError:
@@ -194,11 +199,11 @@ class _Decoder:
             return
         for frame in cast("list[AudioFrame]", frames):
             time_s = frame.time
-            if self._begins_s is None:
-                self._begins_s = float(time_s or 0.0)
+            if self.begins_s is None:
+                self.begins_s = float(time_s or 0.0)
             frame.pts = None
             self._take_form(frame)
-            hole_s = (time_s or 0.0) - self._begins_s - self.fed_s
+            hole_s = (time_s or 0.0) - self.begins_s - self.fed_s
             if hole_s > _HOLE_S:
                 self._fill(frame, hole_s)
             self.fed_s += frame.samples / frame.sample_rate
@@ -206,13 +211,15 @@ class _Decoder:
             if self._decoded.samples >= _JOINED_SAMPLES:
                 self._resample(self._decoded.read())
 
-    def finish(self) -> tuple[NDArray[np.float32], float]:
-        """The whole waveform, and when it begins on the stream's clock."""
+    def finish(self) -> None:
+        """Decodes what is left; nothing may be fed thereafter."""
         self.feed(None)
         self._drain()
-        if not self._parts:
-            return np.zeros(0, np.float32), 0.0
-        return np.concatenate(self._parts), self._begins_s or 0.0
+
+    def take(self) -> NDArray[np.float32]:
+        """The waveform since the last call; some seconds lag behind what was fed."""
+        parts, self._parts = self._parts, []
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def _take_form(self, frame: AudioFrame) -> None:
         """Begins anew where channels or rate change: ``AudioFifo`` would read past the frame."""

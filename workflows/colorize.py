@@ -1,10 +1,10 @@
-"""``aiaic colorize``: pictures, folders of pictures, and middle frames of clips."""
+"""``aiaic colorize``: pictures, videos, folders of both, and middle frames of clips."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import PurePosixPath
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,14 @@ from tqdm import tqdm
 from aiaic.inference import Colorizer
 from aiaic.networks.model import Model
 from data_prep import storage
-from data_prep.catalog import VIDEO_SUFFIXES, Clip
+from data_prep.catalog import Clip
 from data_prep.media import read_clip
 from data_prep.sample import MediaSettings, Rejection
 from data_prep.sound import read_sound
-from workflows import checkpoints, pictures
+from workflows import checkpoints, pictures, video, video_files
 from workflows.commands import Colorize, Outcome
+
+Read: TypeAlias = tuple[pictures.Picture, NDArray[np.float32] | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,12 +35,19 @@ class Painting:
     @property
     def is_clip(self) -> bool:
         """Whether the source is a clip with its own sound."""
-        return _suffix(self.source) in VIDEO_SUFFIXES
+        return video_files.is_video(self.source)
+
+    @property
+    def is_video(self) -> bool:
+        """Whether all of a clip is coloured, not its middle frame alone."""
+        return self.is_clip and video_files.is_target(self.target)
 
 
 def run(options: Colorize) -> Outcome:
     """Carry out the command."""
     paintings = plan(options.input, options.out)
+    if options.audio is not None and any(painting.is_video for painting in paintings):
+        raise ValueError("a video is guided by its own sound: leave --audio out")
     hears = options.audio is not None or any(painting.is_clip for painting in paintings)
     colorizer = Colorizer.load(checkpoints.fetch(options.checkpoint), with_sound=hears)
     sound = None if options.audio is None else _read_sound(options.audio, colorizer.model)
@@ -72,30 +81,47 @@ def plan(source: str, out: str) -> list[Painting]:
         raise FileNotFoundError(f"no picture, folder or clip at '{source}'")
     if storage.size_of(source) is not None:
         into_file = _suffix(out) != "" and not _is_folder(out)
-        if into_file and not pictures.is_picture(out):
-            known = ", ".join(pictures.SUFFIXES)
-            raise ValueError(f"cannot write '{out}': end it in one of {known}, or name a folder")
+        known = [*pictures.SUFFIXES, *video_files.TARGET_SUFFIXES * video_files.is_video(source)]
+        if into_file and _suffix(out) not in known:
+            raise ValueError(
+                f"cannot write '{out}': end it in one of {', '.join(known)}, or name a folder"
+            )
         name = _result_name(storage.name_of(source))
         paintings = [Painting(source=source, target=out if into_file else storage.join(out, name))]
     else:
-        files = [file for file in storage.list_files(source) if pictures.is_picture(file.name)]
-        if not files:
-            raise ValueError(f"folder '{source}' holds no picture ({', '.join(pictures.SUFFIXES)})")
-        if pictures.is_picture(out) and not _is_folder(out):
+        if _suffix(out) in (*pictures.SUFFIXES, *video_files.TARGET_SUFFIXES) and not _is_folder(
+            out
+        ):
             raise ValueError(f"'{source}' is a folder: let --out name a folder, not '{out}'")
-        paintings = [
-            Painting(source=file.uri, target=storage.join(out, *file.name.split("/")))
-            for file in files
-        ]
+        paintings = _plan_folder(source, out)
     for painting in paintings:
         if _same(painting.source, painting.target):
             raise ValueError(f"'{painting.target}' would replace the input: name another --out")
     return paintings
 
 
-def _read_ahead(
-    paintings: Sequence[Painting], model: Model
-) -> Iterator[Future[tuple[pictures.Picture, NDArray[np.float32] | None]]]:
+def _plan_folder(source: str, out: str) -> list[Painting]:
+    files = [
+        file
+        for file in storage.list_files(source)
+        if pictures.is_picture(file.name) or video_files.is_video(file.name)
+    ]
+    if not files:
+        known = ", ".join((*pictures.SUFFIXES, *video_files.SOURCE_SUFFIXES))
+        raise ValueError(f"folder '{source}' holds no picture and no video ({known})")
+    paintings = [
+        Painting(source=file.uri, target=storage.join(out, *_result_name(file.name).split("/")))
+        for file in files
+    ]
+    by_target: dict[str, str] = {}
+    for painting in paintings:
+        other = by_target.setdefault(painting.target, painting.source)
+        if other != painting.source:
+            raise ValueError(f"'{other}' and '{painting.source}' would get one name: rename one")
+    return paintings
+
+
+def _read_ahead(paintings: Sequence[Painting], model: Model) -> Iterator[Future[Read | None]]:
     """Each picture, with its own sound if it has one; the next is decoded meanwhile."""
     with ThreadPoolExecutor(max_workers=1) as reader:
         coming = reader.submit(_read, paintings[0], model)
@@ -105,7 +131,10 @@ def _read_ahead(
         yield coming
 
 
-def _read(painting: Painting, model: Model) -> tuple[pictures.Picture, NDArray[np.float32] | None]:
+def _read(painting: Painting, model: Model) -> Read | None:
+    """A picture and its own sound; None for a video, which is read while it is coloured."""
+    if painting.is_video:
+        return None
     content = storage.read_bytes(painting.source)
     if painting.is_clip:
         return _read_clip(content, painting.source, model)
@@ -114,10 +143,14 @@ def _read(painting: Painting, model: Model) -> tuple[pictures.Picture, NDArray[n
 
 def _paint(
     painting: Painting,
-    read: tuple[pictures.Picture, NDArray[np.float32] | None],
+    read: Read | None,
     colorizer: Colorizer,
     sound: NDArray[np.float32] | None,
 ) -> dict[str, object]:
+    if read is None:
+        result = video.colorize(painting.source, painting.target, colorizer)
+        row = {"input": painting.source, "output": painting.target}
+        return row | {"relevance": result.relevance_mean} | dataclasses.asdict(result)
     picture, own_sound = read
     result = colorizer.colorize(picture.rgb, own_sound if sound is None else sound)
     suffix = _suffix(painting.target)
@@ -130,9 +163,7 @@ def _paint(
     }
 
 
-def _read_clip(
-    content: bytes, place: str, model: Model
-) -> tuple[pictures.Picture, NDArray[np.float32] | None]:
+def _read_clip(content: bytes, place: str, model: Model) -> Read:
     """The middle frame at its own resolution, and the clip's sound where it has any."""
     rate = model.config.audio.sample_rate_hz
     clip = Clip(key="clip", youtube_id="clip", start_s=0.0, label="", split="test", uri=place)
@@ -155,14 +186,17 @@ def _read_sound(place: str, model: Model) -> NDArray[np.float32]:
 def _line(row: dict[str, object]) -> str:
     relevance = row["relevance"]
     heard = "without sound" if relevance is None else f"relevance of the sound {relevance:.2f}"
-    notes = cast("list[str]", row["notes"])
+    notes = cast("Sequence[str]", row["notes"])
+    if "frames" in row:
+        notes = [f"{row['frames']} frames, {row['frames_per_s']:.1f} per second", *notes]
     return f"{row['output']}  ({', '.join([heard, *notes])})"
 
 
 def _result_name(name: str) -> str:
-    """A clip's frame becomes a PNG; a picture keeps its name."""
-    path = PurePosixPath(name)
-    return name if pictures.is_picture(name) else f"{path.stem}.png"
+    """A picture or video keeps its name, if it can be written so; Matroska holds any sound."""
+    if pictures.is_picture(name) or video_files.is_target(name):
+        return name
+    return str(PurePosixPath(name).with_suffix(".mkv"))
 
 
 def _suffix(place: str) -> str:

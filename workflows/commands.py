@@ -259,15 +259,15 @@ class Evaluate(Command):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Colorize(Command):
-    """Colour a picture, a folder of pictures, or the middle frame of a clip."""
+    """Colour a picture, a video by its own sound, or a folder of both."""
 
     input: Positional[Annotated[str, arg(metavar="INPUT")]]
-    """A picture (PNG, JPEG, WebP, TIFF; grey or colour), a folder of them, or a clip with its own
-    sound."""
+    """A picture (PNG, JPEG, WebP, TIFF; grey or colour), a video, or a folder of them."""
     checkpoint: Place
     """A checkpoint; a run's folder means its last finished stage."""
     out: Place
-    """The coloured picture, or a folder for several."""
+    """The coloured picture or video (mp4, mov, mkv), or a folder. A picture's name for a video
+    means its middle frame."""
     audio: MaybeFile = None
     """Sound that belongs to the picture; without it the colours follow from the grey alone."""
 

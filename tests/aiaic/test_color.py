@@ -48,3 +48,9 @@ def test_colours_outside_srgb_are_clipped():
     ab = torch.full((1, 2, 1, 1), 120.0)
     rgb = color.lab_to_rgb(torch.full((1, 1, 1, 1), 50.0), ab)
     assert 0 <= rgb.min() <= rgb.max() <= 1
+
+
+def test_lightness_alone_is_that_of_lab():
+    rgb = torch.randint(0, 256, (2, 3, 9, 7), generator=torch.Generator().manual_seed(0))
+    rgb = rgb.to(torch.uint8)
+    assert torch.equal(color.lightness(rgb), color.rgb_to_lab(rgb)[0])

@@ -1,0 +1,245 @@
+"""Files of videos: frames out of one, frames and the copied sound into another."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from data_prep import frames
+from data_prep.catalog import VIDEO_SUFFIXES
+from data_prep.sample import MediaSettings, RejectedError
+from data_prep.sound import VIDEO_DEMUXERS, AnyPacket, open_media
+from data_prep.turn import Turn, display_matrix, turn_of
+
+SOURCE_SUFFIXES = (*VIDEO_SUFFIXES, ".avi")
+TARGET_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+DEMUXERS = VIDEO_DEMUXERS + ",avi"
+
+_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_H264 = {"crf": "17", "preset": "medium", "threads": "4"}  # of another number come other bytes
+_BT709, _BT601 = 1, 6
+_MATRICES = {1: _BT709, 5: _BT601, 6: _BT601}
+_LIMITED = 1
+_UNKNOWN = 2
+_TO_YUV = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.BITEXACT
+)
+_NOT_COPIED = ("encoder", "major_brand", "minor_version", "compatible_brands")
+
+
+def is_video(name: str) -> bool:
+    """Whether a file's name says that it is a video we read."""
+    return PurePosixPath(name).suffix.lower() in SOURCE_SUFFIXES
+
+
+def is_target(name: str) -> bool:
+    """Whether a file's name says that it is a video we write."""
+    return PurePosixPath(name).suffix.lower() in TARGET_SUFFIXES
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A frame of a video."""
+
+    rgb: NDArray[np.uint8]
+    """sRGB [h w 3], upright."""
+    frame: VideoFrame
+    """As decoded: its time and its colour space."""
+    time_s: float
+    """On the file's clock."""
+
+
+class VideoSource:
+    """A video that is read once, from its beginning to its end.
+
+    Raises ValueError, naming the file, where it is none, or is one that is not read: of another
+    codec, in HDR, of too many pixels.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        """Args:
+        file: the video.
+        name: what it is called in errors.
+        """
+        self.name = name
+        try:
+            self._container = open_media(file, DEMUXERS)
+            self.video = frames.video_stream(
+                self._container, MediaSettings(size_px=None, max_s=math.inf)
+            )
+        except (FFmpegError, RejectedError) as error:
+            raise self._refusal(error) from None
+        self.audio: list[AudioStream] = list(self._container.streams.audio)
+        self.video.thread_type, self.video.thread_count = "AUTO", 0
+        self.rate = self.video.average_rate or self.video.guessed_rate or Fraction(25)
+        self.turn = Turn()
+        self.metadata = {
+            key: value
+            for key, value in self._container.metadata.items()
+            if key.lower() not in _NOT_COPIED
+        }
+        self.damaged_packets = 0
+        """Packets of pictures that could not be decoded, and were passed over."""
+
+    @property
+    def frames_declared(self) -> int | None:
+        """How many frames there will be, about."""
+        length_s = (self._container.duration or 0) / av.time_base
+        return self.video.frames or (round(length_s * self.rate) if length_s else None)
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Width of a pixel over its height, as seen upright."""
+        aspect = float(self.video.sample_aspect_ratio or 1)
+        return 1 / aspect if self.turn.swapped else aspect
+
+    def close(self) -> None:
+        """Leave the file."""
+        self._container.close()
+
+    def read(self) -> Iterator[Shown | AnyPacket]:
+        """Frames in order of time, and between them the packets of sound, to be copied."""
+        last_pts: int | None = None
+        size: tuple[int, int] | None = None
+        for packet in self._packets():
+            if packet.stream_index != self.video.index:
+                if packet.size and packet.dts is not None:
+                    yield packet
+                continue
+            for frame in self._decoded(packet):
+                pts = frame.pts if frame.pts is not None else _after(last_pts, self)
+                if last_pts is not None and pts <= last_pts:
+                    continue  # what is shown for no time cannot be written
+                last_pts, frame.pts = pts, pts
+                if size not in (None, (frame.width, frame.height)):
+                    raise ValueError(f"'{self.name}' changes its size on the way: split it first")
+                size = frame.width, frame.height
+                yield self._shown(frame)
+
+    def _packets(self) -> Iterator[AnyPacket]:
+        try:
+            yield from self._container.demux(self.video, *self.audio)
+        except FFmpegError as error:
+            raise self._refusal(error) from None
+
+    def _decoded(self, packet: AnyPacket) -> list[VideoFrame]:
+        try:
+            return self.video.codec_context.decode(packet if packet.size else None)
+        except av.error.EOFError:
+            return []  # flushed already
+        except FFmpegError:
+            self.damaged_packets += 1
+            return []
+
+    def _shown(self, frame: VideoFrame) -> Shown:
+        try:
+            frames.refuse_wide_gamut(frame)
+        except RejectedError as error:
+            raise self._refusal(error) from None
+        self.turn = turn_of(frame)
+        rgb = self.turn.upright(frames.full_rgb(frame))
+        return Shown(rgb=rgb, frame=frame, time_s=frames.seconds(frame.pts or 0, self.video))
+
+    def _refusal(self, error: Exception) -> ValueError:
+        detail = error.detail if isinstance(error, RejectedError) else str(error.args[-1])
+        return ValueError(f"video '{self.name}' cannot be coloured: {detail}")
+
+
+def _after(pts: int | None, source: VideoSource) -> int:
+    if pts is None:
+        return 0
+    return pts + max(1, round(1 / (source.rate * (source.video.time_base or Fraction(1)))))
+
+
+class VideoTarget:
+    """A video in the making: H.264 pictures, and the sound streams of another, packet by packet.
+
+    Times, frame rate, rotation, shape of pixels and colour space are the source's. 4:2:0 has no odd
+    sizes: the last row or column is doubled then.
+    """
+
+    def __init__(self, path: Path, source: VideoSource, first: Shown) -> None:
+        """Args:
+        path: of the file, whose suffix chooses the format.
+        source: the video that is coloured.
+        first: its first frame.
+
+        Raises:
+            ValueError: the format cannot hold one of the sound streams.
+        """
+        self._turn = source.turn
+        self._time_base = source.video.time_base
+        self._matrix = _MATRICES.get(first.frame.colorspace, _BT601)
+        kind = _FORMATS[path.suffix]
+        flags = {"fflags": "+bitexact"} | ({} if kind == "matroska" else {"movflags": "+faststart"})
+        self._container = av.open(str(path), "w", format=kind, options=flags)
+        self._container.metadata.update(source.metadata)
+        self._video = self._add_video(source, first)
+        self._audio = {stream.index: self._add_audio(stream, kind) for stream in source.audio}
+
+    def write(self, rgb: NDArray[np.uint8], shown: Shown) -> None:
+        """Add a frame: upright pixels, shown when ``shown`` is."""
+        coded = self._turn.coded(rgb)
+        height, width = coded.shape[:2]
+        if height % 2 or width % 2:
+            coded = np.pad(coded, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = VideoFrame.from_ndarray(coded, format="rgb24").reformat(
+            format="yuv420p",
+            dst_colorspace=self._matrix,
+            dst_color_range=_LIMITED,
+            interpolation=_TO_YUV,
+        )
+        frame.pts, frame.time_base = shown.frame.pts, self._time_base
+        self._container.mux(self._video.encode(frame))
+
+    def copy(self, packet: AnyPacket) -> None:
+        """Add a packet of sound as it is."""
+        packet.stream = self._audio[packet.stream_index]
+        self._container.mux(packet)
+
+    def finish(self) -> None:
+        """Write what is left; the file is whole then."""
+        self._container.mux(self._video.encode(None))
+        self._container.close()
+
+    def _add_video(self, source: VideoSource, first: Shown) -> VideoStream:
+        stream = self._container.add_stream("libx264", rate=source.rate, options=_H264)
+        frame = first.frame
+        stream.width, stream.height = (-(-side // 2) * 2 for side in (frame.width, frame.height))
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = self._time_base
+        context: Any = stream.codec_context
+        if source.video.sample_aspect_ratio:
+            context.sample_aspect_ratio = source.video.sample_aspect_ratio
+        context.colorspace, context.color_range = self._matrix, _LIMITED
+        context.color_primaries, context.color_trc = (
+            self._matrix if known in (0, _UNKNOWN) else known
+            for known in (frame.color_primaries, frame.color_trc)
+        )
+        matrix = display_matrix(frame)
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
+        return stream
+
+    def _add_audio(self, stream: AudioStream, kind: str) -> AudioStream:
+        name = stream.codec_context.codec.canonical_name
+        try:
+            added = self._container.add_stream_from_template(stream)
+        except ValueError:
+            raise ValueError(f"{kind} cannot hold {name} sound: let --out end in .mkv") from None
+        added.metadata.update(stream.metadata)
+        return added
