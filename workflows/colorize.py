@@ -149,8 +149,12 @@ def _paint(
 ) -> dict[str, object]:
     if read is None:
         result = video.colorize(painting.source, painting.target, colorizer)
-        row = {"input": painting.source, "output": painting.target}
-        return row | {"relevance": result.relevance_mean} | dataclasses.asdict(result)
+        return {
+            "input": painting.source,
+            "output": painting.target,
+            "relevance": result.relevance_mean,
+            **dataclasses.asdict(result),
+        }
     picture, own_sound = read
     result = colorizer.colorize(picture.rgb, own_sound if sound is None else sound)
     suffix = _suffix(painting.target)

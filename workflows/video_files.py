@@ -139,7 +139,7 @@ class VideoSource:
     def _decoded(self, packet: AnyPacket) -> list[VideoFrame]:
         try:
             return self.video.codec_context.decode(packet if packet.size else None)
-        except av.error.EOFError:
+        except EOFError:
             return []  # flushed already
         except FFmpegError:
             self.damaged_packets += 1
@@ -221,8 +221,8 @@ class VideoTarget:
         frame = first.frame
         stream.width, stream.height = (-(-side // 2) * 2 for side in (frame.width, frame.height))
         stream.pix_fmt = "yuv420p"
-        stream.time_base = stream.codec_context.time_base = self._time_base
         context: Any = stream.codec_context
+        stream.time_base = context.time_base = self._time_base
         if source.video.sample_aspect_ratio:
             context.sample_aspect_ratio = source.video.sample_aspect_ratio
         context.colorspace, context.color_range = self._matrix, _LIMITED

@@ -1,5 +1,6 @@
 """``aiaic colorize``: what goes in, where results go, and what is refused."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,33 @@ def test_a_clip_with_its_own_sound(make_clip, untrained_run, tmp_path):
         assert image.size == (96, 64)
 
 
+def test_a_video_becomes_a_video(make_clip, untrained_run, tmp_path):
+    clip = make_clip(tmp_path / "in" / "clip.mp4", seconds=0.5)
+    outcome = run(clip, tmp_path / "out.mkv", untrained_run)
+    (row,) = outcome.values["outputs"]
+    assert row["frames"] == 5
+    assert row["relevance"] == row["relevance_mean"]
+    assert "5 frames" in outcome.text
+    assert json.loads(json.dumps(outcome.values))["outputs"][0]["flicker_ab"] > 0
+    with pytest.raises(ValueError, match="leave --audio out"):
+        run(clip, tmp_path / "other.mp4", untrained_run, clip)
+
+
+def test_a_folder_of_pictures_and_videos(photograph, make_clip, untrained_run, tmp_path):
+    make_clip(
+        photograph.parent / "deep" / "clip.webm", seconds=0.5, codec="libvpx-vp9", tone_hz=None
+    )
+    (photograph.parent / "broken.mp4").write_bytes(b"nonsense")
+    outcome = run(photograph.parent, tmp_path / "out", untrained_run)
+    written = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")}
+    assert written == {"holiday.png", "deep/clip.mkv"}
+    assert outcome.exit_code == 1
+    assert "broken.mp4" in outcome.values["failed"][0]
+    make_clip(photograph.parent / "deep" / "clip.mkv", seconds=0.5)
+    with pytest.raises(ValueError, match=r"clip\.(mkv|webm)' would get one name"):
+        run(photograph.parent, tmp_path / "out", untrained_run)
+
+
 def test_a_clip_without_sound(make_clip, untrained_run, tmp_path):
     clip = make_clip(tmp_path / "in" / "clip.mp4", tone_hz=None)
     outcome = run(clip, tmp_path / "out.png", untrained_run)
@@ -176,10 +204,13 @@ def test_a_real_clip(shared, untrained_run, tmp_path):
     assert row["relevance"] is not None
 
 
-def test_from_bucket_to_bucket(photograph, untrained_run, s3_place):
+def test_from_bucket_to_bucket(photograph, make_clip, untrained_run, s3_place, tmp_path):
     from data_prep import storage
 
+    clip = make_clip(tmp_path / "b.mp4", seconds=0.5)
     storage.write_bytes(f"{s3_place}/in/a.png", photograph.read_bytes())
+    storage.write_bytes(f"{s3_place}/in/b.mp4", clip.read_bytes())
     outcome = run(f"{s3_place}/in", f"{s3_place}/out", untrained_run)
-    assert outcome.values["outputs"][0]["output"] == f"{s3_place}/out/a.png"
-    assert storage.size_of(f"{s3_place}/out/a.png")
+    places = [row["output"] for row in outcome.values["outputs"]]
+    assert places == [f"{s3_place}/out/a.png", f"{s3_place}/out/b.mp4"]
+    assert all(storage.size_of(place) for place in places)
