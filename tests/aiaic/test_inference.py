@@ -105,7 +105,7 @@ def test_five_lines_colour_a_picture_by_a_recording_of_any_rate(tmp_path):
     assert len(result.relevance_by_level) == 2
     assert result.relevance == pytest.approx(np.mean(result.relevance_by_level))
     same = colorizer.colorize(rgb, TONE)
-    assert np.abs(result.rgb.astype(int) - same.rgb).max() <= 2
+    assert np.abs(result.rgb.astype(int) - same.rgb).mean() < 0.5  # but for rounding, the same
     assert result.relevance == pytest.approx(same.relevance, abs=0.01)
     assert colorizer.colorize(rgb).relevance_by_level == ()
 
