@@ -20,7 +20,6 @@ from torchaudio.functional import resample
 from aiaic import checkpoint, config
 from aiaic.audio import fit_length
 from aiaic.color import AB_SCALE, lightness
-from aiaic.encoding import hear
 from aiaic.joining import join_large, unit_rgb
 from aiaic.networks import model as networks
 from aiaic.networks.model import Model, ModelConfig
@@ -159,7 +158,7 @@ class Colorizer:
         sound = torch.tensor(waveform)
         if sample_rate_hz is not None and sample_rate_hz != audio.sample_rate_hz:
             sound = resample(sound, sample_rate_hz, audio.sample_rate_hz)
-        return hear(self.model, loudest_window(sound, audio.samples)[None].to(self.device))
+        return self.model.hear(loudest_window(sound, audio.samples)[None].to(self.device))
 
 
 def colorize(

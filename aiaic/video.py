@@ -21,10 +21,9 @@ from torch.nn import functional as F
 from aiaic.audio import fit_length
 from aiaic.color import lightness
 from aiaic.continuity import SceneCuts, SteadyChroma, share_of_now
-from aiaic.encoding import hear
+from aiaic.evaluation.metrics import ab_distance
 from aiaic.inference import Colorizer, predict, small_picture
 from aiaic.joining import join_large, unit_rgb
-from aiaic.metrics import ab_distance
 
 _NEGLIGIBLE = 0.01  # share of the guided colours under which they are not computed
 
@@ -109,7 +108,7 @@ class SemanticsTrack:
         if waveform is None or not len(waveform):
             return Heard(semantics=torch.zeros(model.config.semantics, device=device), presence=0.0)
         window = fit_length(torch.tensor(waveform), model.config.audio.samples)
-        semantics, present = hear(model, window[None].to(device))
+        semantics, present = model.hear(window[None].to(device))
         found = torch.where(present[:, None], semantics, 0.0)[0]
         return Heard(semantics=found, presence=float(present[0]))
 

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from aiaic.color import AB_SCALE, join, rgb_to_lab
-from aiaic.probe import sibling_probe_accuracy
+from aiaic.evaluation.probe import sibling_probe_accuracy
 from data_prep.catalog import read_vggsound
 from data_prep.media import read_clip
 from data_prep.sample import MediaSettings, Sample

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from aiaic import inference
 from aiaic.audio import to_float
-from aiaic.conditions import MATCHED, MISSING
+from aiaic.evaluation.conditions import MATCHED, MISSING
+from aiaic.evaluation.scoring import Scores
 from aiaic.loader import Loader
 from aiaic.networks.model import Model
 from aiaic.plan import SampleRef
-from aiaic.scoring import Scores
 from workflows.examples import grey
 
 BEST = "best"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from aiaic.evaluation import Evaluation
+from aiaic.evaluation.passes import Evaluation
 from data_prep import storage
 from workflows import (
     cases,

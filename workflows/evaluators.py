@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from aiaic.conditions import Truth
-from aiaic.encoding import Semantics
-from aiaic.evaluation import Evaluator, InProcess
-from aiaic.guides import Assignment
+from aiaic.evaluation.conditions import Truth
+from aiaic.evaluation.encoding import Semantics
+from aiaic.evaluation.guides import Assignment
+from aiaic.evaluation.passes import Evaluator, InProcess
+from aiaic.evaluation.perception import Inception, Lpips, Perception
+from aiaic.evaluation.scorer import Prediction, Scored, Scorer
 from aiaic.networks.pretrained import SUFFIXES, State
-from aiaic.perception import Inception, Lpips, Perception
-from aiaic.scorer import Prediction, Scored, Scorer
 from data_prep import storage
 from workflows import truth, weights
 from workflows.commands import Evaluate

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from aiaic import inference
 from aiaic.audio import to_float
 from aiaic.color import join, rgb_to_lab
-from aiaic.conditions import Sounds, Truth, key_seed
+from aiaic.evaluation.conditions import Sounds, Truth, key_seed
 from aiaic.loader import Loader
 from aiaic.networks.model import Model
 from aiaic.plan import SampleRef

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from aiaic.color import rgb_to_lab
-from aiaic.evaluation import Evaluation, evaluate
-from aiaic.figures import figures
-from aiaic.probe import sibling_probe_accuracy
+from aiaic.evaluation.figures import figures
+from aiaic.evaluation.passes import Evaluation, evaluate
+from aiaic.evaluation.probe import sibling_probe_accuracy
 from workflows import batches, evaluators
 from workflows.commands import Evaluate
 from workflows.evaluators import SEED

@@ -8,9 +8,9 @@ import ray
 from ray.exceptions import RayActorError
 from ray.util import ActorPool
 
-from aiaic.encoding import Semantics
-from aiaic.guides import Assignment
-from aiaic.scorer import Scored
+from aiaic.evaluation.encoding import Semantics
+from aiaic.evaluation.guides import Assignment
+from aiaic.evaluation.scorer import Scored
 from workflows import cluster
 from workflows.commands import Evaluate
 from workflows.evaluators import Worker

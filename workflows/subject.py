@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from aiaic import checkpoint, config, inference
 from aiaic.batch import Batch
-from aiaic.encoding import Networks
+from aiaic.evaluation.encoding import Networks
 from aiaic.loader import Loader, Protocol, Read, ViewConfig
 from aiaic.plan import SampleRef
 from aiaic.recipe import Recipe

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from aiaic.conditions import Truth
+from aiaic.evaluation.conditions import Truth
 from data_prep import storage
 from workflows import pictures
 from workflows.checkpoints import storage_parent

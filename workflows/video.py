@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from aiaic.color import rgb_to_lab
 from aiaic.continuity import SceneCuts
+from aiaic.evaluation.metrics import ab_distance, psnr
 from aiaic.inference import Colorizer
-from aiaic.metrics import ab_distance, psnr
 from aiaic.video import FrameColorizer, Heard, SemanticsTrack, VideoConfig
 from data_prep import scratch, storage
 from workflows.video_files import DEMUXERS, Shown, VideoSource, VideoTarget

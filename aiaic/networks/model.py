@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aiaic import config
-from aiaic.audio import AudioConfig
+from aiaic.audio import AudioConfig, is_silent
 from aiaic.networks import (  # noqa: F401  (backbones register)
     backbone,
     compact,
@@ -139,6 +139,12 @@ class Model(nn.Module):
         self.colorizer = Colorizer(model)
         self.scene = SceneEncoder(model.scene, model.semantics, model.scene_px)
         self.audio = AudioEncoder(model.sound, model.audio, model.semantics)
+
+    def hear(
+        self, waveform: Float[Tensor, "b t"]
+    ) -> tuple[Float[Tensor, "b d"], Bool[Tensor, " b"]]:
+        """Scene semantics of sounds in [-1, 1], and whether each is loud enough to be one."""
+        return self.audio(waveform), ~is_silent(waveform)
 
 
 def build(model: ModelConfig, seed: int) -> Model:

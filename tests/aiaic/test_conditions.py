@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from aiaic.conditions import Clip, Truth, choose, key_seed
+from aiaic.evaluation.conditions import Clip, Truth, choose, key_seed
 
 CLASSES = {"sea": "rows", "field": "rows", "fire": "blobs", "snow": "blobs", "lone": "dots"}
 

@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aiaic import metrics
 from aiaic.batch import Batch, Draw
 from aiaic.color import AB_SCALE, join, rgb_to_lab
-from aiaic.conditions import MATCHED, SWAPPED, Truth
-from aiaic.embedding_figures import cosine_ceiling
-from aiaic.encoding import Networks, add_noise
-from aiaic.evaluation import InProcess, evaluate
-from aiaic.figures import figures
+from aiaic.evaluation import metrics
+from aiaic.evaluation.conditions import MATCHED, SWAPPED, Truth
+from aiaic.evaluation.embeddings import cosine_ceiling
+from aiaic.evaluation.encoding import Networks, add_noise
+from aiaic.evaluation.figures import figures
+from aiaic.evaluation.passes import InProcess, evaluate
+from aiaic.evaluation.perception import Inception, Lpips, Perception, fid
+from aiaic.evaluation.scorer import Scorer
 from aiaic.networks.model import Model
-from aiaic.perception import Inception, Lpips, Perception, fid
-from aiaic.scorer import Scorer
 
 SIZE = 24
 COLOURS = torch.tensor([[20.0, 25.0], [5.0, -30.0], [25.0, 8.0], [-25.0, 25.0]])

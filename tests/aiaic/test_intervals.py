@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from aiaic import metrics
-from aiaic.intervals import RESAMPLES, _Auc, intervals
+from aiaic.evaluation import metrics
+from aiaic.evaluation.intervals import RESAMPLES, _Auc, intervals
 
 N = 600
 

@@ -9,7 +9,7 @@ from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
 )
 
-from aiaic import metrics
+from aiaic.evaluation import metrics
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from torchmetrics.functional.image.lpips import learned_perceptual_image_patch_s
 from torchmetrics.image.fid import NoTrainInceptionV3
 from torchvision.models import alexnet
 
-from aiaic import perception
+from aiaic.evaluation import perception
+from aiaic.evaluation.perception import Features, Inception, Lpips, fid, kid
 from aiaic.networks import pretrained
-from aiaic.perception import Features, Inception, Lpips, fid, kid
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aiaic.probe import colour_leak_r2, sibling_probe_accuracy
+from aiaic.evaluation.probe import colour_leak_r2, sibling_probe_accuracy
 
 N, SIZE = 240, 32
 

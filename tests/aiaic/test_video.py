@@ -7,8 +7,8 @@ from skimage.color import rgb2lab
 
 from aiaic.audio import AudioConfig
 from aiaic.continuity import SceneCuts, SteadyChroma
+from aiaic.evaluation.metrics import flicker
 from aiaic.inference import Colorizer
-from aiaic.metrics import flicker
 from aiaic.networks.backbone import BackboneConfig
 from aiaic.networks.encoders import EncoderConfig
 from aiaic.networks.guidance import GuidanceConfig

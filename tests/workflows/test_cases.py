@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aiaic import metrics
+from aiaic.evaluation import metrics
 from workflows import cases
 from workflows.commands import Evaluate
 from workflows.subject import open_subject

@@ -16,9 +16,9 @@ from mlflow import MlflowClient
 from PIL import Image
 from safetensors.torch import save_file
 
-from aiaic import metrics
 from aiaic.color import join
-from aiaic.perception import Lpips
+from aiaic.evaluation import metrics
+from aiaic.evaluation.perception import Lpips
 from data_prep import storage
 from workflows import evaluate, evaluators, mlflow_runs, pictures, truth
 from workflows.commands import Evaluate

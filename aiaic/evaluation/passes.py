@@ -3,23 +3,22 @@
 Neither pass holds pictures: the first encodes each sound and each picture once, the second colours
 each picture with its own, no, another's, noisy... semantics and scores the results. Chunks may be
 done by whatever processes there are; the parts are joined in order, so that the result depends on
-neither their number nor their speed. :mod:`aiaic.conditions` says whose sound a clip gets,
-:mod:`aiaic.guides` with what a chunk is coloured, :mod:`aiaic.scorer` does it, and
-:mod:`aiaic.figures` says what follows.
+neither their number nor their speed. ``conditions`` says whose sound a clip gets, ``guides`` with
+what a chunk is coloured, ``scorer`` does it, and ``figures`` says what follows.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from aiaic import encoding, scoring
 from aiaic.batch import Batch
-from aiaic.conditions import Sounds, Truth, choose
-from aiaic.encoding import Semantics
-from aiaic.guides import Assigner, Assignment
-from aiaic.perception import Features
-from aiaic.scorer import Scored, Scorer
-from aiaic.scoring import Scores
+from aiaic.evaluation import encoding, scoring
+from aiaic.evaluation.conditions import Sounds, Truth, choose
+from aiaic.evaluation.encoding import Semantics
+from aiaic.evaluation.guides import Assigner, Assignment
+from aiaic.evaluation.perception import Features
+from aiaic.evaluation.scorer import Scored, Scorer
+from aiaic.evaluation.scoring import Scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from aiaic.columns import Rows, column, mean
-from aiaic.conditions import MATCHED, MISSING
+from aiaic.evaluation.columns import Rows, column, mean
+from aiaic.evaluation.conditions import MATCHED, MISSING
 
 
 def by_label(scores: Mapping[str, Rows], labels: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -11,11 +11,11 @@ from numpy import ndarray as Array
 from torch import Tensor
 from torch.nn import functional as F
 
-from aiaic import metrics
-from aiaic.conditions import MATCHED, Truth
-from aiaic.evaluation import Evaluation
-from aiaic.probe import colour_leak_r2
-from aiaic.scoring import PICTURE, RENDERING
+from aiaic.evaluation import metrics
+from aiaic.evaluation.conditions import MATCHED, Truth
+from aiaic.evaluation.passes import Evaluation
+from aiaic.evaluation.probe import colour_leak_r2
+from aiaic.evaluation.scoring import PICTURE, RENDERING
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

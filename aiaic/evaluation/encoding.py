@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from aiaic.audio import is_silent, to_float
+from aiaic.audio import to_float
 from aiaic.batch import Batch
-from aiaic.conditions import IMAGE, MATCHED, NOISY_SNR_DB, Clip, key_seed
+from aiaic.evaluation.conditions import IMAGE, MATCHED, NOISY_SNR_DB, Clip, key_seed
 from aiaic.networks.model import Model
 
 
@@ -95,13 +95,6 @@ def join(parts: Sequence[Semantics]) -> Semantics:
     )
 
 
-def hear(
-    model: Model, waveform: Float[Tensor, "b t"]
-) -> tuple[Float[Tensor, "b d"], Bool[Tensor, " b"]]:
-    """Scene semantics of sounds in [-1, 1], and whether each is loud enough to be one."""
-    return model.audio(waveform), ~is_silent(waveform)
-
-
 def add_noise(
     waveform: Float[Tensor, "b t"], snr_db: float, seeds: Sequence[int]
 ) -> Float[Tensor, "b t"]:
@@ -130,6 +123,6 @@ def _encode_batch(networks: Networks, batch: Batch, seed: int) -> Iterator[tuple
         seeds = [key_seed(seed, f"{name}/{key}") for key in batch.keys]
         sounds[name] = add_noise(clean, snr_db, seeds)
     for name, waveform in sounds.items():
-        semantics, audible = hear(networks.model, waveform)
+        semantics, audible = networks.model.hear(waveform)
         yield name, semantics
         yield f"{name} audible", audible

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from aiaic import metrics
-from aiaic.columns import column, mean
-from aiaic.conditions import (
+from aiaic.evaluation import metrics
+from aiaic.evaluation.columns import column, mean
+from aiaic.evaluation.conditions import (
     CONDITIONS,
     IMAGE,
     MATCHED,
@@ -19,14 +19,14 @@ from aiaic.conditions import (
     SWAPPED,
     Truth,
 )
-from aiaic.embedding_figures import colour_leak, retrieval
-from aiaic.encoding import Networks
-from aiaic.evaluation import Evaluation
-from aiaic.intervals import intervals
-from aiaic.label_figures import by_label
-from aiaic.scorer import SWAPPED_WITHOUT_SOUND, WITH_SOUND, WITHOUT_SOUND
-from aiaic.scoring import PICTURE, Scores
-from aiaic.set_figures import add_set_distances
+from aiaic.evaluation.embeddings import colour_leak, retrieval
+from aiaic.evaluation.encoding import Networks
+from aiaic.evaluation.intervals import intervals
+from aiaic.evaluation.labels import by_label
+from aiaic.evaluation.passes import Evaluation
+from aiaic.evaluation.scorer import SWAPPED_WITHOUT_SOUND, WITH_SOUND, WITHOUT_SOUND
+from aiaic.evaluation.scoring import PICTURE, Scores
+from aiaic.evaluation.sets import add_set_distances
 
 HISTOGRAM_BINS = 20
 UNSEEN = "unseen"

@@ -12,13 +12,11 @@ from torch import Tensor
 from aiaic.audio import to_float
 from aiaic.batch import Batch
 from aiaic.color import AB_SCALE, join, rgb_to_lab
-from aiaic.conditions import IMAGE, MATCHED, MISMATCHED, MISSING, SILENT, SWAPPED, Truth
-from aiaic.encoding import Networks, hear
-from aiaic.guides import Assignment
-from aiaic.loader import crop
-from aiaic.networks.model import Model
-from aiaic.perception import Features, Perception
-from aiaic.scoring import (
+from aiaic.evaluation.conditions import IMAGE, MATCHED, MISMATCHED, MISSING, SILENT, SWAPPED, Truth
+from aiaic.evaluation.encoding import Networks
+from aiaic.evaluation.guides import Assignment
+from aiaic.evaluation.perception import Features, Perception
+from aiaic.evaluation.scoring import (
     PICTURE,
     RENDERING,
     Scores,
@@ -29,6 +27,8 @@ from aiaic.scoring import (
     score,
     score_bound,
 )
+from aiaic.loader import crop
+from aiaic.networks.model import Model
 
 WITHOUT_SOUND = "without_sound"
 WITH_SOUND = "with_sound"
@@ -149,7 +149,7 @@ class _BatchScorer:
         if networks.hears and fitting:
             assert self.batch.waveform is not None
             silence = torch.zeros_like(to_float(self.batch.waveform[fitting]))
-            yield self._case(SILENT, fitting, *hear(networks.model, silence))
+            yield self._case(SILENT, fitting, *networks.model.hear(silence))
 
     def _case(
         self,

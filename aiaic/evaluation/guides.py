@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from aiaic.conditions import IMAGE, MATCHED, MISMATCHED, MISSING, SWAPPED, Sounds, Truth
-from aiaic.encoding import Semantics
+from aiaic.evaluation.conditions import IMAGE, MATCHED, MISMATCHED, MISSING, SWAPPED, Sounds, Truth
+from aiaic.evaluation.encoding import Semantics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

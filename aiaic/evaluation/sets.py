@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from aiaic.conditions import MATCHED, MISSING
-from aiaic.evaluation import Evaluation
-from aiaic.perception import FID_LEAST_CLIPS, fid, kid
-from aiaic.scorer import FEATURED
-from aiaic.scoring import PICTURE
+from aiaic.evaluation.conditions import MATCHED, MISSING
+from aiaic.evaluation.passes import Evaluation
+from aiaic.evaluation.perception import FID_LEAST_CLIPS, fid, kid
+from aiaic.evaluation.scorer import FEATURED
+from aiaic.evaluation.scoring import PICTURE
 
 _KID_LEAST_CLIPS = 2
 

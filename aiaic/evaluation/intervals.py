@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from aiaic.columns import Rows
-from aiaic.conditions import MATCHED, MISMATCHED, MISSING, SWAPPED
-from aiaic.scorer import SWAPPED_WITHOUT_SOUND, WITH_SOUND, WITHOUT_SOUND
+from aiaic.evaluation.columns import Rows
+from aiaic.evaluation.conditions import MATCHED, MISMATCHED, MISSING, SWAPPED
+from aiaic.evaluation.scorer import SWAPPED_WITHOUT_SOUND, WITH_SOUND, WITHOUT_SOUND
 
 LEVEL = 0.95
 RESAMPLES = 1_000

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from aiaic import metrics
 from aiaic.color import rgb_to_lab
-from aiaic.perception import Lpips
+from aiaic.evaluation import metrics
+from aiaic.evaluation.perception import Lpips
 
 Scores = dict[str, dict[str, dict[str, float]]]
 """Condition, bound or :data:`PICTURE` -> key of a clip -> metric -> value."""
