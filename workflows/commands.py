@@ -246,6 +246,8 @@ class Evaluate(Command):
     """How a picture is made square: its centre, or all of it with its sides squeezed."""
     size_px: MaybeCount = None
     """Side of the square, a multiple of 32; the one trained on if absent."""
+    videos: MaybePlace = None
+    """A colour video, or a folder of them, to colour anew by their own sound: PSNR and flicker."""
     lpips_weights: MaybePlace = None
     """torchvision's AlexNet for LPIPS, .safetensors or .pth."""
     inception_weights: MaybePlace = None

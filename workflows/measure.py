@@ -1,5 +1,6 @@
 """All that an evaluation measures, as JSON values."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from aiaic.color import rgb_to_lab
 from aiaic.evaluation.figures import figures
 from aiaic.evaluation.passes import Evaluation, evaluate
 from aiaic.evaluation.probe import sibling_probe_accuracy
-from workflows import batches, evaluators
+from workflows import batches, evaluators, video_scores
 from workflows.commands import Evaluate
 from workflows.evaluators import SEED
 from workflows.subject import Subject
@@ -25,6 +26,7 @@ def measure(
 ) -> tuple[Evaluation, dict[str, Any]]:
     """All scores and figures; predictions are written where the options say so."""
     known = None if world is None else world.truth
+    videos = {} if options.videos is None else video_scores.find(options.videos)
     perception = evaluators.open_perception(options)
     with evaluators.opened(options, subject, known, perception) as evaluator:
         evaluation = evaluate(evaluator, seed=SEED, truth=known, labels=subject.labels)
@@ -38,8 +40,19 @@ def measure(
     )
     if world is not None:
         _probe(subject, world, options.shards, result)
+    _score_videos(subject, videos, result)
     protocol = _protocol(subject) | {"metric_weights": evaluators.metric_weights(options)}
     return evaluation, {"protocol": protocol, **result}
+
+
+def _score_videos(subject: Subject, videos: Mapping[str, str], result: dict[str, Any]) -> None:
+    if not videos:
+        result["absent"]["videos"] = "none are given"
+    elif not subject.networks.hears:
+        result["absent"]["videos"] = "a checkpoint of stage 1 has no trained audio encoder"
+    else:
+        model = subject.networks.model
+        result["videos"] = video_scores.score(videos, model, subject.view.size_px)
 
 
 def _probe(subject: Subject, world: World, shards: str, result: dict[str, Any]) -> None:

@@ -47,6 +47,8 @@ def evaluation(result: Mapping[str, Any]) -> str:
     if "cosine_ceiling" in retrieval:
         cosines = (f"{retrieval[name]:.3f}" for name in ("cosine", "cosine_ceiling"))
         lines.append(f"{'cosine of sound and picture, ceiling':<40}   {', '.join(cosines)}")
+    if "videos" in result:
+        lines.append(videos(result["videos"]))
     if known:
         lines.append(told(known))
     lines += [f"note: {name}: {note}" for name, note in result.get("notes", {}).items()]
@@ -60,6 +62,14 @@ def protocol(named: Mapping[str, Any]) -> str:
     return (
         f"{named['n']} clips of split '{named['split']}' at {named['size']} px ({named['crop']}); "
         f"stage {weights['stage']}, step {weights['step']}, weights {weights['model_sha256'][:12]}"
+    )
+
+
+def videos(scores: Mapping[str, Any]) -> str:
+    """How near videos come to their originals, and how steady they are, in one line."""
+    return (
+        f"{scores['n']} videos: {scores['psnr_db']:.2f} dB, flicker {scores['flicker_ab']:.2f} ab "
+        f"(the originals': {scores['original_flicker_ab']:.2f})"
     )
 
 

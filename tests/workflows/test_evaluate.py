@@ -224,6 +224,33 @@ def test_figures_of_labels_stay_out_of_mlflow(shards, untrained_run, tmp_path, m
     assert not any("tone" in name for name in logged)
 
 
+def test_videos_are_coloured_anew_and_compared(shards, untrained_run, clips, tmp_path):
+    few = tmp_path / "videos"
+    few.mkdir()
+    for clip in sorted(clips.glob("*.mp4"))[:2]:
+        shutil.copy(clip, few / clip.name)
+    (few / "notes.txt").write_text("no video")
+    done = evaluate.run(options(shards, untrained_run, out=str(tmp_path), limit=2, videos=str(few)))
+    found = done.values["videos"]
+    assert found["n"] == 2
+    assert found["each"].keys() == {path.name for path in few.glob("*.mp4")}
+    for row in found["each"].values():
+        assert row["frames"] > 1
+        assert 5 < row["psnr_db"] < 60
+    mean = np.mean([row["flicker_ab"] for row in found["each"].values()])
+    assert found["flicker_ab"] == pytest.approx(mean)
+    assert "2 videos:" in done.text
+    assert "2 videos coloured anew" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("name", "complaint"), [("nowhere", "no video or"), ("", "no video \\(")])
+def test_a_place_without_videos_is_named(name, complaint, shards, untrained_run, tmp_path):
+    place = str(tmp_path / name) if name else str(tmp_path)
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises((FileNotFoundError, ValueError), match=complaint):
+        evaluate.run(options(shards, untrained_run, out=str(tmp_path), limit=2, videos=place))
+
+
 def test_stage_1_is_evaluated_without_sound(shards, untrained_run, tmp_path):
     outcome = evaluate.run(options(shards, untrained_run / "stage1", out=str(tmp_path)))
     assert set(outcome.values["conditions"]) == {"missing", "image"}
