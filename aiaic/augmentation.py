@@ -36,6 +36,8 @@ class AugmentationConfig:
         for name in ("p_mix", "mask_time_share", "mask_mel_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augmentation.{name} is a share: give 0 to 1")
+        if self.mix_snr_low_db > self.mix_snr_high_db:
+            raise ValueError("augmentation.mix_snr_low_db is over mix_snr_high_db: change one")
 
 
 def mix(own: NDArray[np.int16], other: NDArray[np.int16], snr_db: float) -> NDArray[np.int16]:

@@ -15,13 +15,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from workflows import recipes
 from workflows.recipes import VARIANTS
 
 LATER = {"no_info_nce", "no_distillation", "augmented"}
 """Variants that differ from the method from stage 2 on, and start from its stage 1."""
-
-SCRATCH_STEPS = 1400
-"""Steps of stage 3 without stages 1 and 2: as many as these and stage 3 have together."""
 
 COLUMNS = {
     "matched": lambda r: r["conditions"]["matched"]["psnr"],
@@ -32,12 +30,12 @@ COLUMNS = {
     "oracle": lambda r: r["oracle_share"],
     "swapped": lambda r: r["swapped_share"],
     "harm": lambda r: r["harm_db"],
-    "silent harm": lambda r: r["conditions"]["missing"]["psnr"] - r["conditions"]["silent"]["psnr"],
+    "silent harm": lambda r: r["paired"]["missing"]["psnr"] - r["conditions"]["silent"]["psnr"],
     "AUC": lambda r: r.get("relevance_auc"),
-    "R@1": lambda r: r["retrieval"]["r_at_1_by_class"],
+    "R@1": lambda r: r.get("retrieval", {}).get("r_at_1_by_class"),
     "leak R2": lambda r: r.get("colour_leak_r2"),
-    "cosine": lambda r: r["retrieval"]["cosine"],
-    "ceiling": lambda r: r["retrieval"].get("cosine_ceiling"),
+    "cosine": lambda r: r.get("retrieval", {}).get("cosine"),
+    "ceiling": lambda r: r.get("retrieval", {}).get("cosine_ceiling"),
 }
 
 
@@ -84,9 +82,11 @@ def train(folder: Path, name: str, seed: int, options: argparse.Namespace) -> No
     run = folder / f"{name}{options.label}"
     settings = [f"sampling.seed={seed}", *options.set]
     stages: list[tuple[str, list[str]]] = [("all", [])]
-    if name == "from_scratch":
+    if name == "from_scratch":  # with as many steps as all stages have together
+        whole = recipes.load(f"{options.networks}/{name}", settings=settings)
+        steps = whole.stage1.steps + whole.stage2.steps + whole.stage3.steps
         stages = [("3", [])]
-        settings.append(f"stage3.steps={SCRATCH_STEPS}")
+        settings.append(f"stage3.steps={steps}")
     elif name in LATER:
         stages = [("2", ["--init", str(folder / f"best{options.label}")]), ("3", [])]
     for stage, rest in stages:

@@ -254,7 +254,7 @@ class Evaluate(Command):
     """The InceptionV3 of torch-fidelity or pytorch-fid for FID and KID, .safetensors or .pth."""
     workers: Count = 0
     """Workers of Ray, with one GPU each where there are GPUs; 0: this process, without Ray. The
-    result is the same on any number of them."""
+    result is the same on any number of them (of one kind of processor)."""
     tracking_uri: Uri = None
     """MLflow of the run that made the checkpoint; 'none' for nothing."""
 

@@ -1,11 +1,12 @@
 """Workers of Ray that evaluate chunks of clips."""
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnschedulableError, OutOfMemoryError, RayActorError
 from ray.util import ActorPool
 
 from aiaic.evaluation.encoding import Semantics
@@ -15,18 +16,29 @@ from workflows import cluster
 from workflows.commands import Evaluate
 from workflows.evaluators import Worker
 
+log = logging.getLogger(__name__)
+
 _DEATHS = 3
 """After which a worker is given up; a chunk that was lost with it is done again."""
 
 
 @contextlib.contextmanager
 def started(options: Evaluate, chunks: int) -> Iterator["RayEvaluator"]:
-    """Workers that take one chunk after the other; they, and Ray, go with the context."""
+    """Workers that take one chunk after the other; they, and Ray, go with the context.
+
+    Where there are GPUs each worker has one, and there are no more workers than GPUs.
+    """
     workers = min(options.workers, max(chunks, 1))
     with cluster.connected(cpus=workers):
+        gpus = cluster.gpus()
+        if 0 < gpus < workers:
+            log.warning("%d GPUs: as many workers evaluate, not %d", gpus, workers)
+            workers = gpus
+        if cluster.cpus() < workers:
+            log.warning("the cluster has %d CPUs now: Ray waits until it has more", cluster.cpus())
         kind = ray.remote(
             num_cpus=1,
-            num_gpus=int(cluster.gpus() >= workers),
+            num_gpus=int(gpus > 0),
             max_restarts=_DEATHS,
             max_task_retries=_DEATHS,
         )(Worker)
@@ -70,7 +82,7 @@ class RayEvaluator:
                 while following in done:
                     yield done.pop(following)
                     following += 1
-        except RayActorError as error:
+        except (RayActorError, OutOfMemoryError, ActorUnschedulableError) as error:
             raise OSError(
                 f"a worker of the evaluation died {_DEATHS + 1} times, likely for want of memory: "
                 "give fewer --workers"

@@ -133,9 +133,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """The method, changed. ``best``: all of our extensions; ``paper``: the plainest reading of arXiv
 2401.13270, without them; the others take one part away, to see what it is worth: the relevance
-score (always guided), mismatched or missing semantics in training, either loss of stage 2, levels
-of guidance, stages 1 and 2, and the other view that keeps semantics from leaking colours.
-``augmented`` adds what ``compact`` does without: sounds mixed with others and masked."""
+score with its mismatched pairs (always guided), mismatched or missing semantics in training, either
+loss of stage 2, levels of guidance, stages 1 and 2, and the other view that keeps semantics from
+leaking colours. ``augmented`` adds what ``compact`` does without: sounds mixed and masked."""
 
 NAMES = tuple(
     networks if variant == "best" else f"{networks}/{variant}"

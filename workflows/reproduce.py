@@ -40,6 +40,7 @@ def run(options: Reproduce) -> Outcome:
         shards=shards,
         checkpoint=out,
         split=options.test_split,
+        workers=options.workers,
         tracking_uri=options.tracking_uri,
     )
     if options.workers == 0:

@@ -102,7 +102,12 @@ def open_subject(options: Evaluate, device: torch.device | None = None) -> Subje
         place=place,
         record=record,
         recipe=recipe,
-        networks=Networks(model=model, hears=record.stage > 1, stage1=stage1),
+        networks=Networks(
+            model=model,
+            hears=record.stage > 1,
+            sees=not (record.stage == 3 and recipe.stage3.from_scratch),
+            stage1=stage1,
+        ),
         model_sha256=checkpoint.model_sha256(folder),
         refs=refs,
         read=samples.read,

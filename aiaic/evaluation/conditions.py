@@ -94,16 +94,23 @@ def choose(
             return False
         if truth is not None:
             return truth.appearance_by_key[donor.key] != truth.appearance_by_key[clip.key]
-        return labels is None or labels[donor.key] != labels[clip.key]
+        if labels is None:
+            return True
+        # Of a clip without a label nobody knows what does not fit it.
+        return "" not in (labels[donor.key], labels[clip.key]) and (
+            labels[donor.key] != labels[clip.key]
+        )
 
     def sibling(clip: Clip, donor: Clip) -> bool:
         assert truth is not None
         same = truth.appearance_by_key[donor.key] == truth.appearance_by_key[clip.key]
         return same and truth.class_by_key[donor.key] != truth.class_by_key[clip.key]
 
+    kinds = labels if truth is None else truth.appearance_by_key
+    all_fit = kinds is not None and len({kinds[clip.key] for clip in fitting}) < 2
     return Sounds(
         fitting=frozenset(clip.key for clip in fitting),
-        mismatched=_partners(fitting, donors, wrong, seed),
+        mismatched={} if all_fit else _partners(fitting, donors, wrong, seed),
         swapped={} if truth is None else _partners(fitting, donors, sibling, seed),
     )
 

@@ -17,6 +17,8 @@ from aiaic.evaluation.passes import Evaluation
 from aiaic.evaluation.probe import colour_leak_r2
 from aiaic.evaluation.scoring import PICTURE, RENDERING
 
+_CLIPS_PER_LABEL = 8
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retrieval:
@@ -75,7 +77,7 @@ def colour_leak(
     """R² of a linear probe from scene semantics to what only the picture knows of its colours.
 
     That is its mean chroma minus its class's rendering's, or where there is no truth minus the mean
-    of its label.
+    of its label, of labels that have eight clips or more.
 
     Raises:
         ValueError: there is neither truth nor labels, or too few clips.
@@ -90,7 +92,8 @@ def colour_leak(
         frequencies = np.bincount(names)
         means = np.stack([np.bincount(names, part) for part in chroma.T], 1) / frequencies[:, None]
         own = chroma - means[names]
-        chosen = np.flatnonzero(frequencies[names] > 1)  # of a single clip the mean is itself
+        # The mean of few clips is largely a clip's own colour, which would hide a leak.
+        chosen = np.flatnonzero(frequencies[names] >= _CLIPS_PER_LABEL)
     else:
         raise ValueError("neither a truth nor labels tell what colours a clip's kind has")
     video = np.array([clip.video for clip in semantics.clips])

@@ -20,6 +20,8 @@ class Networks:
     model: Model
     hears: bool
     """Whether its audio encoder is trained (stages 2 and 3)."""
+    sees: bool = True
+    """Whether its scene encoder is trained (unless stage 3 began from scratch)."""
     stage1: Model | None = None
     """The stage-1 model, for the condition ``image``."""
 

@@ -67,7 +67,8 @@ def figures(
         absent[UNSEEN] = "the labels of the training split are not known"
     else:
         matched = scores.get(MATCHED, {})
-        scores[UNSEEN] = {k: v for k, v in matched.items() if labels[k] not in trained_labels}
+        seen = {"", *trained_labels}  # of a clip without a label nobody knows
+        scores[UNSEEN] = {k: v for k, v in matched.items() if labels[k] not in seen}
         if not scores[UNSEEN]:
             absent[UNSEEN] = "no evaluated clip with a sound has a label that training had not"
     names = [name for name in (*CONDITIONS, UNSEEN) if scores.get(name)]
@@ -84,10 +85,10 @@ def figures(
         if (found := column(scores.get(name, {}), "ab_distance"))
     }
     if not any("lpips" in row for row in result["conditions"].values()):
-        absent["lpips"] = "no weights of torchvision's AlexNet are given"
+        absent["lpips"] = "no weights of torchvision's AlexNet are given, or pictures under 32 px"
     result["absent"] = absent
     add_set_distances(evaluation, result, seed=seed)
-    hits = _add_embeddings(evaluation, truth, labels, result)
+    hits = _add_embeddings(evaluation, networks, truth, labels, result)
     if labels is not None and scores.get(MATCHED):
         result["labels"] = by_label(scores, labels)
     try:
@@ -102,12 +103,17 @@ def figures(
 
 def _add_embeddings(
     evaluation: Evaluation,
+    networks: Networks,
     truth: Truth | None,
     labels: Mapping[str, str] | None,
     result: dict[str, Any],
 ) -> dict[str, float]:
     """Add retrieval and the leak of colours; gives which clips' sounds find their own picture."""
     absent = result["absent"]
+    if not networks.sees:
+        reason = "the checkpoint is of stage 3 from scratch, whose scene encoder is untrained"
+        absent.update(dict.fromkeys(("colour_leak_r2", "retrieval"), reason))
+        return {}
     try:
         result["colour_leak_r2"] = colour_leak(evaluation, truth, labels)
     except ValueError as error:

@@ -17,7 +17,8 @@ def by_label(scores: Mapping[str, Rows], labels: Mapping[str, str]) -> dict[str,
     matched, missing = scores.get(MATCHED, {}), scores.get(MISSING, {})
     keys_by_label: dict[str, list[str]] = {}
     for key in matched:
-        keys_by_label.setdefault(labels[key], []).append(key)
+        if labels[key]:
+            keys_by_label.setdefault(labels[key], []).append(key)
     found: dict[str, dict[str, Any]] = {}
     for label, keys in sorted(keys_by_label.items()):
         own, none = mean(matched, keys, "psnr"), mean(missing, keys, "psnr")

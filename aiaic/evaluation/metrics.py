@@ -127,7 +127,7 @@ def retrieval_ranks(
         similarity = queries[rows] @ items.T
         fits = groups[rows, None] == groups[None, :]
         best = similarity.masked_fill(~fits, -torch.inf).amax(1, keepdim=True)
-        ranks.append(1 + ((similarity >= best) & ~fits).sum(1))
+        ranks.append(1 + (~(similarity < best) & ~fits).sum(1))  # NaN retrieves nothing either
     return torch.cat(ranks)
 
 

@@ -9,7 +9,7 @@ from aiaic.evaluation.perception import FID_LEAST_CLIPS, fid, kid
 from aiaic.evaluation.scorer import FEATURED
 from aiaic.evaluation.scoring import PICTURE
 
-_KID_LEAST_CLIPS = 2
+_KID_LEAST_CLIPS = 10
 
 
 def add_set_distances(evaluation: Evaluation, result: dict[str, Any], *, seed: int) -> None:

@@ -1,5 +1,6 @@
 """Pretrained weights: torchvision's by the name of their enum, anyone's by file."""
 
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,6 +14,11 @@ from torchvision.models import WeightsEnum, get_weight
 State = Mapping[str, Tensor]
 ReadWeights = Callable[[str], State]
 """What ``weights`` names in a configuration -> a state dict."""
+
+_DAMAGE = (  # what torch's restricted unpickler raises on damaged files
+    SafetensorError, UnpicklingError, RuntimeError, EOFError, LookupError, AssertionError,
+    UnicodeDecodeError, struct.error, TypeError, AttributeError, OverflowError,
+)  # fmt: skip
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 """Of files of weights; everything else is taken for a torchvision enum."""
@@ -53,7 +59,7 @@ def _read_file(path: Path, weights: str) -> State:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+    except _DAMAGE as error:
         reason = str(error).split("\n", 1)[0][:200]
         raise ValueError(f"weights '{weights}' cannot be read: {reason}") from None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):

@@ -85,6 +85,8 @@ class ColorizationStage(Stage):
             )
             loss = loss + self.settings.relevance_weight * relevance
             terms["relevance"] = relevance
+        if assigned.partner_fits is not None:
+            terms["partner_fits"] = assigned.partner_fits
         return StageOutput(loss=loss, terms=terms)
 
 
@@ -174,5 +176,5 @@ def _own(semantics: Float[Tensor, "b d"], available: Bool[Tensor, " b"]) -> Assi
         semantics=semantics,
         present=available,
         relevant=torch.ones_like(available),
-        partner_fits=torch.zeros(len(available), device=available.device),
+        partner_fits=None,
     )

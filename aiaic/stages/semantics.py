@@ -21,7 +21,7 @@ class Assigned:
     present: Bool[Tensor, " b"]
     relevant: Bool[Tensor, " b"]
     """False where they are another video's."""
-    partner_fits: Float[Tensor, " b"]
+    partner_fits: Float[Tensor, " b"] | None
     """1 where the random partner's semantics nearly equal the sample's own (cosine over 0.9): an
     estimate of how many mismatches are none."""
 
