@@ -57,7 +57,10 @@ class Lpips:
     def __call__(
         self, prediction: UInt8[Tensor, "b 3 h w"], truth: UInt8[Tensor, "b 3 h w"]
     ) -> Float[Tensor, " b"]:
-        """Distance of each pair of 8-bit pictures, which the network sees in [-1, 1]."""
+        """Distance of each pair of 8-bit pictures, which the network sees in [-1, 1]; NaN where
+        they are under 32 px."""
+        if min(truth.shape[-2:]) < LPIPS_LEAST_PX:
+            return torch.full((len(truth),), torch.nan, device=truth.device)
         pair = [picture.float() / 127.5 - 1 for picture in (prediction, truth)]
         return cast(Tensor, self._network(*pair)).flatten()
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aiaic.color import rgb_to_lab
 from aiaic.evaluation import metrics
-from aiaic.evaluation.perception import LPIPS_LEAST_PX, Lpips
+from aiaic.evaluation.perception import Lpips
 
 Scores = dict[str, dict[str, dict[str, float]]]
 """Condition, bound or :data:`PICTURE` -> key of a clip -> metric -> value."""
@@ -75,7 +75,7 @@ def score(
     add(scores, name, keys, "colorfulness_difference", difference)
     if min(result.shape[-2:]) >= metrics.SSIM_WINDOW_PX:
         add(scores, name, keys, "ssim", metrics.ssim(result, target.rgb))
-    if lpips is not None and min(result.shape[-2:]) >= LPIPS_LEAST_PX:
+    if lpips is not None:
         add(scores, name, keys, "lpips", lpips(result, target.rgb))
     return score_bound(scores, name, keys, result, target)
 

@@ -29,7 +29,7 @@ class ColorizationConfig:
     """Threshold of the Huber colour loss on ab / 110."""
     p_missing: float = 0.2
     """Share of samples whose semantics are dropped."""
-    p_mismatch: float = 0.25
+    p_mismatch: float = 0.1
     """Share of samples that get another video's semantics."""
     relevance_weight: float = 0.05
     """Weight of the loss that teaches the relevance score."""

@@ -45,6 +45,11 @@ def weights(network):
     return {f"features.{name}": value for name, value in network.state_dict().items()}
 
 
+def test_pictures_too_small_for_the_network_have_no_lpips(weights):
+    small = pictures(size=31)
+    assert Lpips(weights, "weights")(small, small).isnan().all()
+
+
 def test_lpips_is_that_of_torchmetrics(network, weights, tmp_path, monkeypatch):
     save_file(weights, tmp_path / "alexnet.safetensors")
     read = pretrained.read(str(tmp_path / "alexnet.safetensors"))
