@@ -26,7 +26,7 @@ from torchaudio.transforms import Spectrogram
 
 from aiaic import checkpoint, inference
 from aiaic.color import AB_SCALE
-from aiaic.model_card import AUDIO, CARD, COLORIZER, model_card
+from aiaic.model_card import AUDIO, CARD, COLORIZER, model_card, shortest_sound
 from aiaic.networks.model import Colorizer, Model
 
 FILES = (checkpoint.MODEL, COLORIZER, AUDIO, CARD, checkpoint.RECORD)
@@ -82,7 +82,7 @@ def write(source: Path, folder: Path) -> None:
         _export(graph, folder / graph.name)
         check(folder / graph.name, graph.module, graph.others)
     shutil.copyfile(source / checkpoint.MODEL, folder / checkpoint.MODEL)
-    (folder / CARD).write_text(model_card(record, model.config))
+    (folder / CARD).write_text(model_card(record, model))
     names = (checkpoint.MODEL, *(graph.name for graph in graphs))
     checkpoint.write_record(folder, record, names)
 
@@ -179,6 +179,7 @@ def _colorizer_graph(model: Model) -> _Graph:
 def _audio_graph(model: Model) -> _Graph:
     generator = torch.Generator().manual_seed(0)
     samples = model.config.audio.samples
+    lengths = samples + samples // 3, samples - 77, shortest_sound(model.config.audio)
 
     def inputs(count: int, length: int) -> Inputs:
         """Noise of random loudness."""
@@ -196,7 +197,7 @@ def _audio_graph(model: Model) -> _Graph:
         outputs=("semantics",),
         axes={"waveform": {0: "batch", 1: "samples"}, "semantics": {0: "batch"}},
         traced=inputs(2, samples),
-        others=[inputs(1, samples), inputs(3, samples + samples // 3), inputs(2, samples - 77)],
+        others=[inputs(1, samples), *(inputs(2, length) for length in lengths)],
     )
 
 

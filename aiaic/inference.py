@@ -20,7 +20,7 @@ from torchaudio.functional import resample
 from aiaic import checkpoint, config
 from aiaic.audio import fit_length
 from aiaic.color import AB_SCALE, lightness
-from aiaic.joining import join_large, unit_rgb
+from aiaic.joining import join_large, to_8_bit, unit_rgb
 from aiaic.networks import model as networks
 from aiaic.networks.model import Model, ModelConfig
 
@@ -133,8 +133,8 @@ class Colorizer:
             sample_rate_hz: of the sound; the model's if absent.
 
         Raises:
-            ValueError: the picture or the sound is empty, or not of such a shape; or there is a
-                sound, and the checkpoint is of stage 1, which knows none.
+            ValueError: the picture or the sound is empty, or not of such a shape or type; or there
+                is a sound, and the checkpoint is of stage 1, which knows none.
         """
         rgb = _as_rgb(picture)
         semantics, present = self._hear(waveform, sample_rate_hz)
@@ -155,7 +155,7 @@ class Colorizer:
             return semantics, torch.zeros(1, dtype=torch.bool, device=self.device)
         if not self.hears:
             raise ValueError(_DEAF.format("this checkpoint"))
-        sound = torch.tensor(waveform)
+        sound = as_sound(waveform)
         if sample_rate_hz is not None and sample_rate_hz != audio.sample_rate_hz:
             sound = resample(sound, sample_rate_hz, audio.sample_rate_hz)
         return self.model.hear(loudest_window(sound, audio.samples)[None].to(self.device))
@@ -201,12 +201,29 @@ def small_picture(
         size_px: short side; the long one is in proportion, at most eight times as long.
         pixel_aspect: width of a pixel over its height.
     """
-    if rgb.dtype != np.uint8:
-        rgb = (rgb // 257).astype(np.uint8)
+    rgb = to_8_bit(rgb)
     height, width = rgb.shape[0], rgb.shape[1] * pixel_aspect
     scale, limit = size_px / min(height, width), _MAX_ASPECT * size_px
     size = min(limit, round(width * scale)), min(limit, round(height * scale))
     return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
+
+
+def as_sound(waveform: NDArray[np.floating[Any]]) -> Float[Tensor, " t"]:
+    """A mono sound [t] in [-1, 1] as the networks take it.
+
+    Raises:
+        ValueError: it is empty, not mono, not floating, or holds what is no number.
+    """
+    values = np.asarray(waveform)
+    if values.ndim != 1:
+        raise ValueError(f"the sound must be mono, [t], but has shape {values.shape}")
+    if not np.issubdtype(values.dtype, np.floating):
+        raise ValueError(f"the sound must be float in [-1, 1], not {values.dtype}")
+    if not len(values):
+        raise ValueError("the sound has no samples")
+    if not np.isfinite(values).all():
+        raise ValueError("the sound holds samples that are no numbers")
+    return torch.tensor(np.ascontiguousarray(values, np.float32))
 
 
 def loudest_window(waveform: Tensor, samples: int) -> Float[Tensor, " samples"]:

@@ -14,6 +14,7 @@ from aiaic.color import lab_to_linear, lab_to_rgb, lightness
 _ROUNDING = 1e-5  # of linear light: a hundredth of a step of L at most, in the dark
 _HALVINGS = 7
 _STRIP_PIXELS = 1 << 20
+_STEPS = 257  # of 16 bits in one of 8: 65535 / 255
 
 
 def join_large(
@@ -27,21 +28,29 @@ def join_large(
         strip_pixels: how many are joined at a time, which bounds the memory.
     """
     height, width = rgb.shape[:2]
-    ab = F.interpolate(ab, size=(height, width), mode="bilinear", align_corners=False)
     result = np.empty_like(rgb)
     rows = max(1, strip_pixels // width)
     for top in range(0, height, rows):
         strip = slice(top, min(top + rows, height))
         L = lightness(unit_rgb(rgb[strip], ab.device))
-        coloured = lab_to_rgb(L, into_srgb(L, ab[:, :, strip]))[0].permute(1, 2, 0).cpu().numpy()
+        ab_strip = into_srgb(L, _enlarged(ab, height, width, strip))
+        coloured = lab_to_rgb(L, ab_strip)[0].permute(1, 2, 0).cpu().numpy()
         result[strip] = (coloured * np.iinfo(rgb.dtype).max).round()
     return result
 
 
 def unit_rgb(rgb: NDArray[Any], device: torch.device | str = "cpu") -> Float[Tensor, "1 3 h w"]:
     """A picture [h w 3], uint8 or uint16, as sRGB in [0, 1]."""
-    values = torch.tensor(rgb if rgb.dtype == np.uint8 else rgb.astype(np.int32), device=device)
+    contiguous = np.ascontiguousarray(rgb, np.uint8 if rgb.dtype == np.uint8 else np.int32)
+    values = torch.tensor(contiguous, device=device)
     return values.permute(2, 0, 1)[None].float() / float(np.iinfo(rgb.dtype).max)
+
+
+def to_8_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Values of 8 or 16 bits as 8-bit, rounded."""
+    if values.dtype == np.uint8:
+        return values
+    return ((values.astype(np.uint32) + _STEPS // 2) // _STEPS).astype(np.uint8)
 
 
 def into_srgb(
@@ -64,6 +73,18 @@ def into_srgb(
     result = ab.permute(1, 0, 2, 3).clone()
     result[:, lost] = (low * ab_lost)[0, :, 0]
     return result.permute(1, 0, 2, 3)
+
+
+def _enlarged(
+    ab: Float[Tensor, "1 2 h w"], height: int, width: int, strip: slice
+) -> Float[Tensor, "1 2 rows width"]:
+    """Some rows of chroma enlarged bilinearly to a size, as ``F.interpolate`` does all of it."""
+    rows = torch.arange(strip.start, strip.stop, device=ab.device, dtype=ab.dtype)
+    y = ((rows + 0.5) * (ab.shape[2] / height) - 0.5).clamp_min(0)
+    upper = y.long()
+    lower = (upper + 1).clamp_max(ab.shape[2] - 1)
+    between = torch.lerp(ab[:, :, upper], ab[:, :, lower], (y - upper)[:, None])
+    return F.interpolate(between, size=(len(rows), width), mode="bilinear", align_corners=False)
 
 
 def _in_srgb(L: Tensor, ab: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from aiaic.audio import fit_length
 from aiaic.color import lightness
 from aiaic.continuity import SceneCuts, SteadyChroma, share_of_now
 from aiaic.evaluation.metrics import ab_distance
-from aiaic.inference import Colorizer, predict, small_picture
+from aiaic.inference import Colorizer, as_sound, predict, small_picture
 from aiaic.joining import join_large, unit_rgb
 
 _NEGLIGIBLE = 0.01  # share of the guided colours under which they are not computed
@@ -107,7 +107,7 @@ class SemanticsTrack:
         device = self._colorizer.device
         if waveform is None or not len(waveform):
             return Heard(semantics=torch.zeros(model.config.semantics, device=device), presence=0.0)
-        window = fit_length(torch.tensor(waveform), model.config.audio.samples)
+        window = fit_length(as_sound(waveform), model.config.audio.samples)
         semantics, present = model.hear(window[None].to(device))
         found = torch.where(present[:, None], semantics, 0.0)[0]
         return Heard(semantics=found, presence=float(present[0]))

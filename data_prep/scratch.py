@@ -14,6 +14,10 @@ _PREFIX = "aiaic-shard-"
 _YOUNG_S = 60.0  # a folder that has just been made may not be locked yet
 
 
+class NoSpaceError(OSError):
+    """The scratch disk is full."""
+
+
 @contextlib.contextmanager
 def folder() -> Generator[Path, None, None]:
     """A folder that goes with the context; it is locked, so that nobody takes it for a left one."""
@@ -28,15 +32,15 @@ def folder() -> Generator[Path, None, None]:
 
 
 @contextlib.contextmanager
-def space_in(scratch: Path) -> Generator[None, None, None]:
-    """A full scratch disk as an error that names it and the way out."""
+def space_in(scratch: Path, made: str = "shard") -> Generator[None, None, None]:
+    """A full scratch disk as an error that names it, what is made there, and the way out."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise OSError(
-            f"no space left in {scratch.parent} for the shard in the making: free some, or set "
+        raise NoSpaceError(
+            f"no space left in {scratch.parent} for the {made} in the making: free some, or set "
             "TMPDIR to a larger disk"
         ) from error
 

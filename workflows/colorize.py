@@ -1,6 +1,7 @@
 """``aiaic colorize``: pictures, videos, folders of both, and middle frames of clips."""
 
 import dataclasses
+import errno
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import PurePosixPath
@@ -13,12 +14,16 @@ from tqdm import tqdm
 from aiaic.inference import Colorizer
 from aiaic.networks.model import Model
 from data_prep import storage
-from data_prep.catalog import Clip
+from data_prep.catalog import VIDEO_SUFFIXES, Clip
 from data_prep.media import read_clip
 from data_prep.sample import MediaSettings, Rejection
+from data_prep.scratch import NoSpaceError
 from data_prep.sound import read_sound
 from workflows import checkpoints, pictures, video, video_files
 from workflows.commands import Colorize, Outcome
+
+_LONGEST_SOUND_S = 600.0  # around the middle frame
+_LONGEST_CLIP_S, _LARGEST_CLIP_BYTES, _MOST_CLIP_PACKETS = 14_400.0, 1 << 30, 4_000_000
 
 Read: TypeAlias = tuple[pictures.Picture, NDArray[np.float32] | None]
 
@@ -48,8 +53,13 @@ def run(options: Colorize) -> Outcome:
     paintings = plan(options.input, options.out)
     if options.audio is not None and any(painting.is_video for painting in paintings):
         raise ValueError("a video is guided by its own sound: leave --audio out")
-    hears = options.audio is not None or any(painting.is_clip for painting in paintings)
-    colorizer = Colorizer.load(checkpoints.fetch(options.checkpoint), with_sound=hears)
+    folder = checkpoints.fetch(options.checkpoint)
+    colorizer = Colorizer.load(folder, with_sound=options.audio is not None)
+    if not colorizer.hears and any(painting.is_clip for painting in paintings):
+        raise ValueError(
+            f"checkpoint '{options.checkpoint}' is of stage 1, which knows no sound, but a video "
+            "is guided by its own: give a checkpoint of stage 3"
+        )
     sound = None if options.audio is None else _read_sound(options.audio, colorizer.model)
     done: list[dict[str, object]] = []
     failed: list[str] = []
@@ -61,6 +71,10 @@ def run(options: Colorize) -> Outcome:
             if len(paintings) == 1:
                 raise
             failed.append(str(error))
+        except OSError as error:
+            if len(paintings) == 1 or _is_full(error):
+                raise
+            failed.append(f"'{painting.source}': {error.strerror or error}")
     text = [_line(row) for row in done] + [f"not coloured: {reason}" for reason in failed]
     return Outcome(
         values={"checkpoint": options.checkpoint, "outputs": done, "failed": failed},
@@ -75,7 +89,7 @@ def plan(source: str, out: str) -> list[Painting]:
     Raises:
         FileNotFoundError: there is no such input.
         ValueError: a folder holds no picture, or the output is no picture's name, is one name for
-            several pictures, or would replace an input.
+            several pictures, would replace an input, or lies inside the input folder.
     """
     if storage.size_of(source) is None and not storage.exists(source):
         raise FileNotFoundError(f"no picture, folder or clip at '{source}'")
@@ -93,6 +107,8 @@ def plan(source: str, out: str) -> list[Painting]:
             out
         ):
             raise ValueError(f"'{source}' is a folder: let --out name a folder, not '{out}'")
+        if _is_inside(out, source):
+            raise ValueError(f"'{out}' lies inside the input '{source}': name another --out")
         paintings = _plan_folder(source, out)
     for painting in paintings:
         if _same(painting.source, painting.target):
@@ -107,7 +123,7 @@ def _plan_folder(source: str, out: str) -> list[Painting]:
         if pictures.is_picture(file.name) or video_files.is_video(file.name)
     ]
     if not files:
-        known = ", ".join((*pictures.SUFFIXES, *video_files.SOURCE_SUFFIXES))
+        known = ", ".join((*pictures.SUFFIXES, *VIDEO_SUFFIXES))
         raise ValueError(f"folder '{source}' holds no picture and no video ({known})")
     paintings = [
         Painting(source=file.uri, target=storage.join(out, *_result_name(file.name).split("/")))
@@ -157,13 +173,13 @@ def _paint(
         }
     picture, own_sound = read
     result = colorizer.colorize(picture.rgb, own_sound if sound is None else sound)
-    suffix = _suffix(painting.target)
-    storage.write_bytes(painting.target, pictures.write(result.rgb, picture, suffix))
+    content = pictures.write(result.rgb, picture, painting.target)
+    storage.write_bytes(painting.target, content)
     return {
         "input": painting.source,
         "output": painting.target,
         "relevance": result.relevance,
-        "notes": pictures.dropped(picture, suffix),
+        "notes": pictures.dropped(picture, _suffix(painting.target)),
     }
 
 
@@ -171,7 +187,10 @@ def _read_clip(content: bytes, place: str, model: Model) -> Read:
     """The middle frame at its own resolution, and the clip's sound where it has any."""
     rate = model.config.audio.sample_rate_hz
     clip = Clip(key="clip", youtube_id="clip", start_s=0.0, label="", split="test", uri=place)
-    settings = MediaSettings(size_px=None, jpeg_quality=100, sample_rate_hz=rate)
+    settings = MediaSettings(
+        size_px=None, jpeg_quality=100, sample_rate_hz=rate, min_s=0, sound_s=_LONGEST_SOUND_S,
+        max_s=_LONGEST_CLIP_S, max_bytes=_LARGEST_CLIP_BYTES, max_packets=_MOST_CLIP_PACKETS,
+    )  # fmt: skip
     sample = read_clip(content, clip, settings)
     if isinstance(sample, Rejection):
         raise ValueError(f"clip '{place}' cannot be coloured: {sample.reason} ({sample.detail})")
@@ -209,6 +228,18 @@ def _suffix(place: str) -> str:
 
 def _is_folder(place: str) -> bool:
     return storage.size_of(place) is None and storage.exists(place)
+
+
+def _is_full(error: OSError) -> bool:
+    return isinstance(error, NoSpaceError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _is_inside(place: str, folder: str) -> bool:
+    """Whether a place is a folder or lies in it."""
+    if storage.is_local(place) and storage.is_local(folder):
+        inner, outer = (storage.local_path(one).resolve() for one in (place, folder))
+        return inner.is_relative_to(outer)
+    return f"{place.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def _same(source: str, target: str) -> bool:

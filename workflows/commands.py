@@ -81,7 +81,7 @@ class Prepare(Command):
     splits: Files = ()
     """AVE's split files (trainSet.txt, valSet.txt, testSet.txt)."""
     size_px: Count = 256
-    """Short side of the pictures in pixels; smaller frames are never enlarged."""
+    """Short side of the pictures in pixels; smaller frames are scaled up to it."""
     pictures: Count = 1
     """Pictures taken from each clip, evenly spread over it."""
     frames: Literal["exact", "keyframe"] = "exact"

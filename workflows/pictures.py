@@ -18,6 +18,8 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
+from aiaic.joining import to_8_bit
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded."""
@@ -44,7 +46,6 @@ _SPACES = ("b-w", "grey16", "srgb", "rgb16", "cmyk")
 _KEPT_FIELDS = ("exif-", "xmp-data", "image-description")
 _ORIENTATION_IN_XMP = re.compile(rb'(tiff:Orientation(?:="|>))[1-8]')
 _PROFILE = "icc-profile-data"
-_LEVELS_PER_8_BIT = 257  # 65535 / 255
 
 pyvips.block_untrusted_set(True)
 pyvips.cache_set_max(0)  # each picture is seen once
@@ -83,7 +84,7 @@ def decode(content: bytes, name: str) -> NDArray[np.uint8]:
     Raises:
         ValueError: see :func:`read`.
     """
-    return _to_8_bit(read(content, name).rgb)
+    return to_8_bit(read(content, name).rgb)
 
 
 def encode(rgb: NDArray[Any], suffix: str) -> bytes:
@@ -112,11 +113,10 @@ def read(content: bytes, name: str) -> Picture:
             )
         return _decoded(image, name)
     except pyvips.Error as error:
-        reason = " ".join(str(error.detail or error.message).split())[:200]
-        raise ValueError(f"'{name}' is a damaged picture: {reason}") from None
+        raise ValueError(f"'{name}' is a damaged picture: {_reason(error)}") from None
 
 
-def write(rgb: NDArray[Any], like: Picture, suffix: str) -> bytes:
+def write(rgb: NDArray[Any], like: Picture, target: str) -> bytes:
     """A file's content: new pixels with all that belongs to another picture.
 
     JPEG is q95 and WebP q95, JPEG with chroma at full resolution; TIFF is deflated. JPEG and WebP
@@ -125,13 +125,26 @@ def write(rgb: NDArray[Any], like: Picture, suffix: str) -> bytes:
     Args:
         rgb: sRGB [h w 3], uint8 or uint16, of the size of ``like``.
         like: what the pixels were made from.
-        suffix: of the file, such as ``.png``.
+        target: name of the file, or no more than its suffix, such as ``.png``.
+
+    Raises:
+        ValueError: the format cannot hold it; JPEG and WebP have a largest side.
     """
-    suffix = suffix.lower()
+    suffix = f".{target.rpartition('.')[2].lower()}"
+    try:
+        return _with_all_of(like, rgb, suffix).write_to_buffer(suffix, **_SAVERS[suffix])
+    except pyvips.Error as error:
+        raise ValueError(
+            f"cannot write '{target}': {_reason(error)}: choose .png or .tif"
+        ) from None
+
+
+def _with_all_of(like: Picture, rgb: NDArray[Any], suffix: str) -> Any:
+    """New pixels with all that belongs to another picture and that the format can hold."""
     bits = like.bits if suffix in _DEEP_SUFFIXES else 8
     image = _in_profile(rgb, like, bits)
     if like.alpha is not None and suffix not in (".jpg", ".jpeg"):
-        alpha = like.alpha if bits == like.bits else _to_8_bit(like.alpha)
+        alpha = like.alpha if bits == like.bits else to_8_bit(like.alpha)
         image = image.bandjoin(_image(alpha))
     across, down = like.pixels_per_mm
     image = image.copy(xres=across, yres=down)
@@ -141,7 +154,7 @@ def write(rgb: NDArray[Any], like: Picture, suffix: str) -> bytes:
         image.set_type(pyvips.GValue.gint_type, "orientation", 1)
     if like.profile is not None:
         image = _with_profile(image, like.profile)
-    return image.write_to_buffer(suffix, **_SAVERS[suffix])
+    return image
 
 
 def dropped(like: Picture, suffix: str) -> list[str]:
@@ -154,6 +167,10 @@ def dropped(like: Picture, suffix: str) -> list[str]:
     if like.bits == 16 and suffix.lower() not in _DEEP_SUFFIXES:
         notes.append("8 of 16 bits")
     return notes
+
+
+def _reason(error: pyvips.Error) -> str:
+    return " ".join(str(error.detail or error.message).split())[:200]
 
 
 def _open(content: bytes, name: str) -> Any:
@@ -199,9 +216,10 @@ def _to_srgb(image: Any, bits: int, name: str) -> tuple[Any, bytes | None, bool]
         space = profile[16:20]
         if profile[36:40] != b"acsp" or space not in _BANDS_OF_SPACE:
             raise ValueError(f"'{name}' has a damaged colour profile: remove it first")
+        grey_in_rgb = (space, image.bands) == (b"RGB ", 1)
+        if _BANDS_OF_SPACE[space] != image.bands and not grey_in_rgb:
+            raise ValueError(f"'{name}' has a colour profile of another kind: remove it first")
         if space != b"RGB ":
-            if _BANDS_OF_SPACE[space] != image.bands:
-                raise ValueError(f"'{name}' has a colour profile of another kind: remove it first")
             return image.icc_transform("srgb", embedded=True, depth=bits), _srgb_profile(), True
     if image.bands == 1:
         kind = "rgb16" if bits == 16 else "srgb"
@@ -215,7 +233,7 @@ def _to_srgb(image: Any, bits: int, name: str) -> tuple[Any, bytes | None, bool]
 def _in_profile(rgb: NDArray[Any], like: Picture, bits: int) -> Any:
     """sRGB pixels in the space of a picture's profile."""
     if like.is_srgb:
-        return _image(_to_8_bit(rgb) if bits == 8 else rgb)
+        return _image(to_8_bit(rgb) if bits == 8 else rgb)
     image = _image(rgb).icc_import(input_profile="srgb")
     return _with_profile(image, like.profile).icc_export(depth=bits)
 
@@ -250,11 +268,3 @@ def _with_profile(image: Any, profile: bytes | None) -> Any:
 
 def _upright_xmp(field: str, value: Any) -> Any:
     return _ORIENTATION_IN_XMP.sub(rb"\g<1>1", value) if field == "xmp-data" else value
-
-
-def _to_8_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
-    if values.dtype == np.uint8:
-        return values
-    return ((values.astype(np.uint32) + _LEVELS_PER_8_BIT // 2) // _LEVELS_PER_8_BIT).astype(
-        np.uint8
-    )

@@ -22,9 +22,10 @@ from aiaic.evaluation.metrics import ab_distance, psnr
 from aiaic.inference import Colorizer
 from aiaic.video import FrameColorizer, Heard, SemanticsTrack, VideoConfig
 from data_prep import scratch, storage
-from workflows.video_files import DEMUXERS, Shown, VideoSource, VideoTarget
+from workflows.video_files import Shown, VideoSource, VideoTarget
 from workflows.video_sound import SoundWindows
 
+_UNHEARD = "nothing to be heard in the sound"
 _DOWNLOADED_BYTES = 64 << 20  # at a time
 
 
@@ -72,24 +73,26 @@ def colorize(
         settings: how colours are held steady.
 
     Raises:
-        ValueError: it is no video that can be read, or one that ``target`` cannot hold.
+        ValueError: it is no video that can be read, is cut off, or ``target`` cannot hold it.
     """
     settings = settings or VideoConfig()
-    with scratch.folder() as folder, scratch.space_in(folder), contextlib.ExitStack() as opened:
-        path = _local(source, folder)
+    with scratch.folder() as folder:
         part = folder / f"coloured{PurePosixPath(storage.name_of(target)).suffix.lower()}"
-        video = VideoSource(opened.enter_context(path.open("rb")), source)
-        opened.callback(video.close)
-        audio = colorizer.model.config.audio
-        sound = SoundWindows(
-            opened.enter_context(path.open("rb")), audio.sample_rate_hz, audio.clip_s, DEMUXERS
-        )
-        opened.callback(sound.close)
-        track = SemanticsTrack(colorizer, sound.at, settings.hop_s)
-        painter = _Painter(colorizer, settings)
-        _paint(video, part, track, painter)
+        with scratch.space_in(folder, "video"), contextlib.ExitStack() as opened:
+            path = _local(source, folder)
+            video = VideoSource(opened.enter_context(path.open("rb")), source)
+            opened.callback(video.close)
+            audio = colorizer.model.config.audio
+            sound = SoundWindows(
+                opened.enter_context(path.open("rb")), audio.sample_rate_hz, audio.clip_s
+            )
+            opened.callback(sound.close)
+            track = SemanticsTrack(colorizer, sound.at, settings.hop_s)
+            painter = _Painter(colorizer, settings)
+            _paint(video, part, track, painter)
+            outcome = painter.outcome(video, sound)
         storage.publish(part, target)
-        return painter.outcome(video, sound)
+    return outcome
 
 
 def measure(result: str, original: str) -> VideoScores:
@@ -108,12 +111,13 @@ def measure(result: str, original: str) -> VideoScores:
             if None in pair:
                 raise ValueError(f"'{result}' is not as long as '{original}'")
             height, width = pair[1].rgb.shape[:2]  # a result of odd size has a row or column more
+            rows, columns = (r - o for r, o in zip(*(s.rgb.shape[:2] for s in pair), strict=True))
+            if not (0 <= rows <= 1 and 0 <= columns <= 1):
+                raise ValueError(f"'{result}' is not as large as '{original}'")
             both = [
                 torch.from_numpy(shown.rgb[:height, :width]).permute(2, 0, 1)[None]
                 for shown in pair
             ]
-            if both[0].shape != both[1].shape:
-                raise ValueError(f"'{result}' is not as large as '{original}'")
             ratios.append(psnr(both[0], both[1]).item())
             labs = [rgb_to_lab(picture) for picture in both]
             chroma = [ab for _, ab in labs]
@@ -160,8 +164,7 @@ class _Painter:
         return coloured.rgb
 
     def outcome(self, video: VideoSource, sound: SoundWindows) -> ColorizedVideo:
-        damaged = video.damaged_packets
-        notes = [sound.refusal, f"{damaged} damaged packets passed over" if damaged else ""]
+        unheard = [] if sound.notes or self._relevance.value is not None else [_UNHEARD]
         return ColorizedVideo(
             frames=self._count,
             seconds=round(self._times_s[1] - self._times_s[0], 6),
@@ -169,7 +172,7 @@ class _Painter:
             flicker_ab=self._changes.value,
             relevance_mean=self._relevance.value,
             frames_per_s=round(self._count / (time.monotonic() - self._began), 3),
-            notes=tuple(note for note in notes if note),
+            notes=(*sound.notes, *unheard, *video.notes),
         )
 
 

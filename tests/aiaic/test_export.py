@@ -14,6 +14,7 @@ from torchaudio.transforms import Spectrogram
 
 from aiaic import checkpoint, config, export, inference
 from aiaic.color import AB_SCALE
+from aiaic.model_card import model_card
 from aiaic.networks.model import build
 
 SEMANTICS = TINY.model.semantics
@@ -99,7 +100,7 @@ def test_what_stands_in_for_missing_semantics_makes_no_difference(folder):
     assert np.abs(heard[0] - first).max() > 0.1
 
 
-@pytest.mark.parametrize("shape", [(1, 8000), (4, 11_111)])
+@pytest.mark.parametrize("shape", [(1, 8000), (4, 11_111), (2, 512)])
 def test_the_audio_encoder_hears_sounds_of_any_length(folder, shape):
     waveform = 0.3 * torch.randn(shape)
     (semantics,) = run(folder, "audio.onnx", waveform=waveform)
@@ -132,7 +133,17 @@ def test_the_card_tells_what_it_is(folder):
     card = (folder / "MODEL.md").read_text()
     for part in ("Stage 3", "step 7", "`tiny`", "`compact`", "`d1gest`", "validation_loss | 0.25"):
         assert part in card
-    assert "`waveform` [b t]: mono sound in [-1, 1] at 16000 Hz, best\n  0.5 s" in card
+    assert "`waveform` [b t]: mono sound in [-1, 1] at 16000 Hz, best\n  0.5 s and at" in card
+    assert "at least 512 samples" in card
+    assert f"`relevance` [b {len(inference.load(folder).colorizer.levels)}]" in card
+
+
+def test_the_card_counts_all_levels(tmp_path):
+    source = write(tmp_path / "source", **{"model.guidance.levels": "all"})
+    model = inference.load(source)
+    card = model_card(checkpoint.read_record(source), model)
+    assert len(model.colorizer.levels) > 3
+    assert f"`relevance` [b {len(model.colorizer.levels)}]" in card
 
 
 def test_stage_1_has_no_audio_encoder_to_give_away(tmp_path):

@@ -125,6 +125,30 @@ def test_strips_do_not_show():
     )
 
 
+def test_chroma_is_enlarged_bilinearly():
+    ab = torch.randn(1, 2, 24, 30, generator=torch.Generator().manual_seed(0)) * 20
+    for height, width in ((90, 70), (24, 61), (13, 17)):
+        whole = torch.nn.functional.interpolate(ab, size=(height, width), mode="bilinear")
+        found = joining._enlarged(ab, height, width, slice(5, 12))
+        torch.testing.assert_close(found, whole[:, :, 5:12], atol=1e-3, rtol=1e-4)
+
+
+def test_sixteen_bits_are_rounded():
+    deep = np.full((32, 32, 3), 257 * 100 + 200, np.uint16)
+    assert (inference.small_picture(deep, 32) == 101).all()
+
+
+def test_views_are_taken_as_they_are(model):
+    rgb = picture(40, 50)
+    views = rgb[..., ::-1], TONE[::-1]
+    found = inference.colorize(model, *views, size_px=32)
+    expected = inference.colorize(model, *(view.copy() for view in views), size_px=32)
+    assert np.array_equal(found.rgb, expected.rgb)
+    assert found.relevance == expected.relevance
+    deep = rgb[::-1].astype(np.uint16) * 257
+    inference.colorize(model, deep[::-1], TONE.astype(np.float64), size_px=32)
+
+
 def test_relevance_is_told_where_a_sound_took_part(model):
     rgb = picture(40, 40)
     with_sound = inference.colorize(model, rgb, TONE, size_px=32)
@@ -170,6 +194,8 @@ def test_chroma_is_shrunk_into_srgb_without_a_change_of_lightness_or_hue():
         (np.zeros((4, 4, 3), np.float32), None, "8-bit"),
         (np.zeros((4, 4), np.uint8), np.zeros(0, np.float32), "no samples"),
         (np.zeros((4, 4), np.uint8), np.zeros((2, 9), np.float32), "mono"),
+        (np.zeros((4, 4), np.uint8), np.zeros(9, np.int16), r"float in \[-1, 1\], not int16"),
+        (np.zeros((4, 4), np.uint8), np.full(9, np.nan, np.float32), "no numbers"),
     ],
 )
 def test_what_is_no_picture_or_sound_is_refused(model, rgb, waveform, message):

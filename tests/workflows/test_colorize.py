@@ -1,6 +1,8 @@
 """``aiaic colorize``: what goes in, where results go, and what is refused."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import soundfile
 from PIL import Image
 from skimage.color import rgb2lab
 
+from data_prep import storage
 from workflows import colorize, pictures
 from workflows.commands import Colorize
 
@@ -100,6 +103,35 @@ def test_one_bad_picture_in_a_folder_is_named_and_the_rest_is_coloured(
     assert not (tmp_path / "out" / "bad.png").exists()
 
 
+def test_a_file_that_may_not_be_read_is_named_and_a_full_disk_ends_it(
+    photograph, untrained_run, tmp_path, monkeypatch
+):
+    locked = photograph.parent / "a.png"
+    locked.write_bytes(photograph.read_bytes())
+
+    def refuse(number, read=storage.read_bytes):
+        def read_bytes(place):
+            if place.endswith("a.png"):
+                raise OSError(number, os.strerror(number), place)
+            return read(place)
+
+        return read_bytes
+
+    monkeypatch.setattr(storage, "read_bytes", refuse(errno.EACCES))
+    outcome = run(photograph.parent, tmp_path / "out", untrained_run)
+    assert len(outcome.values["outputs"]) == 1
+    assert outcome.values["failed"][0].endswith("a.png': Permission denied")
+    monkeypatch.setattr(storage, "read_bytes", refuse(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left"):
+        run(photograph.parent, tmp_path / "out", untrained_run)
+
+
+def test_the_middle_frame_of_a_short_clip(make_clip, untrained_run, tmp_path):
+    clip = make_clip(tmp_path / "in" / "clip.mp4", seconds=0.3)
+    run(clip, tmp_path / "out.png", untrained_run)
+    assert read(tmp_path / "out.png").shape == (64, 96, 3)
+
+
 def test_a_clip_with_its_own_sound(make_clip, untrained_run, tmp_path):
     clip = make_clip(tmp_path / "in" / "clip.mp4", width=96, height=64)
     outcome = run(clip, tmp_path / "out" / "clip.png", untrained_run)
@@ -150,11 +182,14 @@ def test_a_clip_that_is_none(untrained_run, tmp_path):
     assert not (tmp_path / "out.png").exists()
 
 
-def test_stage_1_takes_no_sound(photograph, recording, untrained_run, tmp_path):
+def test_stage_1_takes_no_sound(photograph, recording, make_clip, untrained_run, tmp_path):
     stage1 = untrained_run / "stage1"
     with pytest.raises(ValueError, match="stage 1"):
         run(photograph, tmp_path / "out.png", stage1, recording)
     assert run(photograph, tmp_path / "out.png", stage1).values["outputs"]
+    clip = make_clip(tmp_path / "clip.mp4", seconds=0.2)
+    with pytest.raises(ValueError, match="guided by its own: give a checkpoint of stage 3"):
+        run(clip, tmp_path / "out.mp4", stage1)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +202,7 @@ def test_stage_1_takes_no_sound(photograph, recording, untrained_run, tmp_path):
         ("in", "out.png", ValueError, "let --out name a folder"),
         ("in/holiday.png", "out.mp4", ValueError, r"cannot write .*out\.mp4"),
         ("in", "out.mkv", ValueError, "let --out name a folder"),
+        ("in", "in/coloured", ValueError, r"in/coloured' lies inside the input"),
         ("empty", "out", ValueError, "holds no picture"),
     ],
 )
@@ -205,8 +241,6 @@ def test_a_real_clip(shared, untrained_run, tmp_path):
 
 
 def test_from_bucket_to_bucket(photograph, make_clip, untrained_run, s3_place, tmp_path):
-    from data_prep import storage
-
     clip = make_clip(tmp_path / "b.mp4", seconds=0.5)
     storage.write_bytes(f"{s3_place}/in/a.png", photograph.read_bytes())
     storage.write_bytes(f"{s3_place}/in/b.mp4", clip.read_bytes())

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from workflows import pictures
 
@@ -208,6 +208,22 @@ def test_cmyk_becomes_srgb_and_says_so():
     with Image.open(io.BytesIO(pictures.write(picture.rgb, picture, ".tif"))) as image:
         assert image.mode == "RGB"
         assert image.info["icc_profile"] == profile("srgb")
+
+
+def test_a_profile_of_other_channels_is_named():
+    cmyk = Image.new("CMYK", (20, 20), (10, 20, 30, 40))
+    file = io.BytesIO()
+    cmyk.save(
+        file, "JPEG", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    )
+    with pytest.raises(ValueError, match="a colour profile of another kind"):
+        pictures.read(file.getvalue(), "a.jpg")
+
+
+def test_what_a_format_cannot_hold_is_named():
+    wide = np.zeros((2, 17_000, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"cannot write 'out/wide\.webp': .*choose \.png or \.tif"):
+        pictures.write(wide, pictures.Picture(rgb=wide), "out/wide.webp")
 
 
 def test_a_damaged_profile_is_named():

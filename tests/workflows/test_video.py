@@ -213,11 +213,79 @@ def test_nothing_stands_under_the_name_before_the_end(make_clip, colorizer, tmp_
 def test_what_is_no_video_is_named(make_clip, colorizer, tmp_path):
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"nonsense" * 100)
-    with pytest.raises(ValueError, match=r"bad\.mp4' cannot be coloured"):
+    with pytest.raises(ValueError, match=r"bad\.mp4' cannot be coloured: Invalid data found"):
         video.colorize(str(bad), str(tmp_path / "out.mp4"), colorizer)
     sound = make_clip(tmp_path / "sound.mp4", video=False)
     with pytest.raises(ValueError, match=r"sound\.mp4' cannot be coloured: no video stream"):
         video.colorize(str(sound), str(tmp_path / "out.mp4"), colorizer)
+
+
+def test_a_video_that_is_cut_off_is_refused(make_clip, colorizer, tmp_path):
+    for name, options in (("in.mkv", {}), ("quiet.mkv", {"tone_hz": None})):
+        source = make_clip(tmp_path / name, seconds=4, edit=lambda i, _: scene(i, 1), **options)
+        content = source.read_bytes()
+        source.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match=rf"{name}' is cut off at [12]\.\d+ s of 4\.\d+ s"):
+            video.colorize(str(source), str(tmp_path / "out" / "out.mkv"), colorizer)
+    assert not (tmp_path / "out").exists()
+
+
+def rewritten(source, target, change):
+    """A copy whose packets went through ``change``, which gets their stream, number and content."""
+    with av.open(str(source)) as one, av.open(str(target), "w") as other:
+        streams = {s.index: other.add_stream_from_template(s) for s in one.streams}
+        numbers = dict.fromkeys(streams, -1)
+        for packet in one.demux():
+            if not packet.size:
+                continue
+            index = packet.stream_index
+            numbers[index] += 1
+            new = av.Packet(change(packet.stream.type, numbers[index], bytes(packet)))
+            new.pts, new.dts, new.duration = packet.pts, packet.dts, packet.duration
+            new.time_base, new.is_keyframe = packet.time_base, packet.is_keyframe
+            new.stream = streams[index]
+            other.mux(new)
+    return target
+
+
+@pytest.mark.parametrize("share", [2, 1])
+def test_damaged_sound_is_told(make_clip, colorizer, tmp_path, share):
+    def damage(kind, number, content):
+        hit = kind == "audio" and number % share == 0
+        return bytes(b ^ 0x5A for b in content) if hit else content
+
+    plain = make_clip(tmp_path / "plain.mp4", seconds=1)
+    source = rewritten(plain, tmp_path / "in.mp4", damage)
+    outcome = video.colorize(str(source), str(tmp_path / "out.mp4"), colorizer)
+    assert any("sound packets damaged" in note for note in outcome.notes)
+
+
+def test_sound_that_says_nothing_is_told(make_clip, colorizer, tmp_path):
+    source = make_clip(tmp_path / "in.mp4", seconds=0.3, loudness=1e-5)
+    outcome = video.colorize(str(source), str(tmp_path / "out.mp4"), colorizer)
+    assert outcome.notes == ("nothing to be heard in the sound",)
+
+
+def test_sound_that_a_format_cannot_hold_is_named(make_clip, colorizer, tmp_path):
+    plain = make_clip(tmp_path / "plain.mkv", seconds=0.3, tone_hz=None)
+    source = tmp_path / "in.mkv"
+    with av.open(str(plain)) as one, av.open(str(source), "w") as two:
+        pictures = two.add_stream_from_template(one.streams.video[0])
+        sound = two.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        samples = av.AudioFrame.from_ndarray(
+            np.zeros((1, 4800), np.int16), format="s16", layout="mono"
+        )
+        samples.sample_rate = 16_000
+        for packet in one.demux():
+            if packet.size:
+                packet.stream = pictures
+                two.mux(packet)
+        two.mux(sound.encode(samples))
+        two.mux(sound.encode(None))
+    with pytest.raises(ValueError, match=r"mp4 cannot hold pcm_s16le sound: .*\.mkv"):
+        video.colorize(str(source), str(tmp_path / "out.mp4"), colorizer)
+    video.colorize(str(source), str(tmp_path / "out.mkv"), colorizer)
+    assert packets(tmp_path / "out.mkv") == packets(source)
 
 
 def test_scores_against_the_original(make_clip, tmp_path):
@@ -233,6 +301,9 @@ def test_scores_against_the_original(make_clip, tmp_path):
     scores = video.measure(str(grey), str(original))
     assert scores.psnr_db < 30
     assert scores.flicker_ab < 0.2
+    large = make_clip(tmp_path / "d.mp4", seconds=1, width=192, height=128)
+    with pytest.raises(ValueError, match="not as large"):
+        video.measure(str(large), str(original))
     short = make_clip(tmp_path / "c.mp4", seconds=0.5, edit=moving)
     with pytest.raises(ValueError, match="not as long"):
         video.measure(str(short), str(original))
