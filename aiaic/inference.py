@@ -119,7 +119,7 @@ class Colorizer:
     def colorize(
         self,
         picture: NDArray[Any],
-        waveform: NDArray[np.float32] | None = None,
+        waveform: NDArray[Any] | None = None,
         *,
         sample_rate_hz: int | None = None,
     ) -> Colorized:
@@ -128,8 +128,8 @@ class Colorizer:
         Args:
             picture: grey [h w] or sRGB [h w 3], uint8 or uint16; of a colour picture the lightness
                 alone is used.
-            waveform: mono sound [t] in [-1, 1]; its loudest window is heard. Sound under -60 dBFS
-                counts as none.
+            waveform: mono sound [t], float in [-1, 1]; its loudest window is heard. Sound
+                under -60 dBFS counts as none.
             sample_rate_hz: of the sound; the model's if absent.
 
         Raises:
@@ -147,7 +147,7 @@ class Colorizer:
         )
 
     def _hear(
-        self, waveform: NDArray[np.float32] | None, sample_rate_hz: int | None
+        self, waveform: NDArray[Any] | None, sample_rate_hz: int | None
     ) -> tuple[Tensor, Tensor]:
         audio = self.model.config.audio
         if waveform is None:
@@ -164,7 +164,7 @@ class Colorizer:
 def colorize(
     model: Model,
     picture: NDArray[Any],
-    waveform: NDArray[np.float32] | None = None,
+    waveform: NDArray[Any] | None = None,
     *,
     size_px: int,
 ) -> Colorized:
@@ -208,7 +208,7 @@ def small_picture(
     return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
 
 
-def as_sound(waveform: NDArray[np.floating[Any]]) -> Float[Tensor, " t"]:
+def as_sound(waveform: NDArray[Any]) -> Float[Tensor, " t"]:
     """A mono sound [t] in [-1, 1] as the networks take it.
 
     Raises:

@@ -266,24 +266,29 @@ def test_sound_that_says_nothing_is_told(make_clip, colorizer, tmp_path):
     assert outcome.notes == ("nothing to be heard in the sound",)
 
 
-def test_sound_that_a_format_cannot_hold_is_named(make_clip, colorizer, tmp_path):
+@pytest.mark.parametrize(
+    ("codec", "values", "suffix"),
+    [("pcm_u8", np.full((1, 4608), 128, np.uint8), ".mp4"),
+     ("flac", np.zeros((1, 4608), np.int16), ".mov")],
+)  # fmt: skip
+def test_sound_that_a_format_cannot_hold_is_named(
+    make_clip, colorizer, tmp_path, codec, values, suffix
+):
     plain = make_clip(tmp_path / "plain.mkv", seconds=0.3, tone_hz=None)
     source = tmp_path / "in.mkv"
     with av.open(str(plain)) as one, av.open(str(source), "w") as two:
         pictures = two.add_stream_from_template(one.streams.video[0])
-        sound = two.add_stream("pcm_s16le", rate=16_000, layout="mono")
-        samples = av.AudioFrame.from_ndarray(
-            np.zeros((1, 4800), np.int16), format="s16", layout="mono"
-        )
+        sound = two.add_stream(codec, rate=16_000, layout="mono")
+        kind = "u8" if values.dtype == np.uint8 else "s16"
+        samples = av.AudioFrame.from_ndarray(values, format=kind, layout="mono")
         samples.sample_rate = 16_000
         for packet in one.demux():
             if packet.size:
                 packet.stream = pictures
                 two.mux(packet)
-        two.mux(sound.encode(samples))
-        two.mux(sound.encode(None))
-    with pytest.raises(ValueError, match=r"mp4 cannot hold pcm_s16le sound: .*\.mkv"):
-        video.colorize(str(source), str(tmp_path / "out.mp4"), colorizer)
+        two.mux([p for p in [*sound.encode(samples), *sound.encode(None)] if p.size])
+    with pytest.raises(ValueError, match=rf"cannot hold {codec} sound: .*\.mkv"):
+        video.colorize(str(source), str(tmp_path / f"out{suffix}"), colorizer)
     video.colorize(str(source), str(tmp_path / "out.mkv"), colorizer)
     assert packets(tmp_path / "out.mkv") == packets(source)
 
