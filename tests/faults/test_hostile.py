@@ -292,8 +292,11 @@ def good() -> bytes:
 
 @pytest.fixture(scope="module")
 def long_clip() -> bytes:
-    """Takes many seconds to decode: three thousand frames before the wanted one."""
-    return endless(6000, 100.0)
+    """Takes many seconds to decode: fifteen thousand frames before the wanted one.
+
+    So many that it is still at work where a busy machine lets the one who waits wait for long.
+    """
+    return endless(30_000, 100.0)
 
 
 def test_a_clip_that_takes_too_long_is_given_up_and_the_next_is_decoded(good, long_clip):
