@@ -59,6 +59,8 @@ class Batch:
     """Uniform numbers in [0, 1), columns as in :class:`Draw`."""
     global_size: int
     """Number of samples in the global batch, over all workers."""
+    ledger: int = 0
+    """Sum of the hashes of (step, sample); see :func:`aiaic.plan.ledger`."""
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -1,13 +1,15 @@
 """Checkpoints: folders that explain themselves and are safe to load.
 
 A checkpoint is ``checkpoint.json`` (:class:`Record`), ``model.safetensors`` (the whole model with
-averaged weights: what evaluation and the next stage read) and ``training.safetensors`` (raw weights
-and optimizer moments: what a resume reads besides). No file is a pickle.
+averaged weights: what evaluation and the next stage read), ``training.safetensors`` (raw weights
+and optimizer moments: what a resume reads besides) and ``timings.json`` (how fast it went: the only
+file that differs each time). No file is a pickle.
 """
 
 import dataclasses
 import hashlib
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +23,18 @@ from torch import Tensor
 
 from aiaic import config
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_READABLE = (2, 3)
 RECORD = "checkpoint.json"
 """File that makes a folder a checkpoint; written last."""
 MODEL = "model.safetensors"
 """File of the averaged weights of the whole model."""
 _TRAINING = "training.safetensors"
+_TIMINGS = "timings.json"
+
+
+class DamagedError(ValueError):
+    """A checkpoint is not what was written."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,9 +65,26 @@ class Record:
     curves: list[dict[str, float]]
     """All metrics reported so far, one object per reported step."""
     versions: dict[str, str]
+    pending: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Sums of the terms since the last point of the curves, and over how many ``samples``."""
+    ledger: int = 0
+    """Sum of a hash of all (step, sample) that were trained on: see :func:`aiaic.plan.ledger`."""
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     """SHA-256 of each weight file."""
     format_version: int = FORMAT_VERSION
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Timings:
+    """How a stage's time was spent, over all attempts that led to a checkpoint."""
+
+    begun_unix_s: float
+    """When the stage was begun for the first time."""
+    trained_s: float = 0.0
+    """Time of the steps that this checkpoint holds, with its validations; what a crash has lost,
+    restarts and waiting are the rest of the time since then."""
+    rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    """Throughput at each report, one object per reported step."""
 
 
 def step_name(step: int) -> str:
@@ -69,15 +94,21 @@ def step_name(step: int) -> str:
 
 def steps(stage_folder: Path) -> list[Path]:
     """The committed checkpoints of a stage, oldest first."""
-    return sorted(stage_folder.glob("step-*"))
+    return sorted(path.parent for path in stage_folder.glob(f"step-*/{RECORD}"))
 
 
 def write(
-    folder: Path, record: Record, model: Mapping[str, Tensor], training: Mapping[str, Tensor]
+    folder: Path,
+    record: Record,
+    model: Mapping[str, Tensor],
+    training: Mapping[str, Tensor],
+    timings: Timings | None = None,
 ) -> None:
     """Write a checkpoint into ``folder``, the record last."""
     save_file(_contiguous(model), folder / MODEL)
     save_file(_contiguous(training), folder / _TRAINING)
+    if timings is not None:
+        (folder / _TIMINGS).write_text(json.dumps(config.to_json(timings)))
     write_record(folder, record, (MODEL, _TRAINING))
 
 
@@ -92,7 +123,8 @@ def read_record(folder: Path) -> Record:
 
     Raises:
         FileNotFoundError: ``folder`` is no checkpoint.
-        ValueError: the record is damaged or of another format version.
+        DamagedError: the record is damaged.
+        ValueError: it is of another format version.
     """
     path = folder / RECORD
     if not path.is_file():
@@ -101,19 +133,42 @@ def read_record(folder: Path) -> Record:
         values = json.loads(path.read_text())
         version = values.get("format_version")
     except (json.JSONDecodeError, AttributeError, UnicodeDecodeError):
-        raise ValueError(f"checkpoint '{folder}': {RECORD} is damaged") from None
-    if version != FORMAT_VERSION:
+        raise DamagedError(f"checkpoint '{folder}': {RECORD} is damaged") from None
+    if version not in _READABLE:
         raise ValueError(
             f"checkpoint '{folder}' has format {version}, this program reads {FORMAT_VERSION}"
         )
     return config.from_json(Record, values)
 
 
+def read_timings(folder: Path) -> Timings | None:
+    """How its time was spent; None where that is not known."""
+    try:
+        return config.from_json(Timings, json.loads((folder / _TIMINGS).read_text()))
+    except (FileNotFoundError, ValueError):  # nothing is computed from them
+        return None
+
+
+def verify(folder: Path) -> None:
+    """Check a checkpoint's files against their checksums.
+
+    Raises:
+        DamagedError: the record cannot be read, or a file is missing or damaged; it is named.
+        ValueError: the record is of another format version.
+    """
+    try:
+        record = read_record(folder)
+    except FileNotFoundError as error:
+        raise DamagedError(str(error)) from None
+    for name, expected in record.files.items():
+        _check(folder, name, expected)
+
+
 def read_model(folder: Path) -> dict[str, Tensor]:
     """The model weights (averaged), checked against their checksum.
 
     Raises:
-        ValueError: the file is missing or damaged.
+        DamagedError: the file is missing or damaged.
     """
     return _read_weights(folder, MODEL)
 
@@ -122,7 +177,7 @@ def read_training(folder: Path) -> dict[str, Tensor]:
     """Raw weights and optimizer moments, checked against their checksum.
 
     Raises:
-        ValueError: the file is missing or damaged.
+        DamagedError: the file is missing or damaged.
     """
     return _read_weights(folder, _TRAINING)
 
@@ -132,43 +187,30 @@ def model_sha256(folder: Path) -> str:
     return read_record(folder).files[MODEL]
 
 
-def commit(final: Path, fill: Callable[[Path], None]) -> Path:
-    """Fill a temporary folder and rename it to ``final``: it is there whole or not at all."""
+def commit(final: Path, fill: Callable[[Path], object]) -> Path:
+    """Fill a temporary folder and rename it to ``final``: it is there whole or not at all.
+
+    Also after the power has failed: files are on disk before the name is. What a killed process has
+    left of the same checkpoint goes.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
+    for left in final.parent.glob(f".{final.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
     partial = final.with_name(f".{final.name}-{secrets.token_hex(4)}")
     partial.mkdir()  # not mkdtemp: others who share the storage may read it
     try:
         fill(partial)
+        for path in (*partial.iterdir(), partial):
+            _to_disk(path)
         if final.exists():  # the same step, saved once more after a restart
+            (final / RECORD).unlink(missing_ok=True)
             shutil.rmtree(final)
         partial.replace(final)
+        _to_disk(final.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return final
-
-
-def best(stage_folder: Path) -> Path:
-    """The checkpoint with the lowest ``validation_loss``; the newest where none was validated.
-
-    Raises:
-        FileNotFoundError: the folder holds no checkpoint.
-    """
-    found = steps(stage_folder)
-    if not found:
-        raise FileNotFoundError(f"no checkpoint in '{stage_folder}'")
-    losses = [read_record(folder).metrics.get("validation_loss", float("inf")) for folder in found]
-    lowest = min(losses)
-    return found[-1] if lowest == float("inf") else found[losses.index(lowest)]
-
-
-def prune(stage_folder: Path) -> None:
-    """Delete all checkpoints but the newest and the best."""
-    found = steps(stage_folder)
-    keep = {found[-1], best(stage_folder)}
-    for folder in found:
-        if folder not in keep:
-            shutil.rmtree(folder)
 
 
 def versions() -> dict[str, str]:
@@ -177,14 +219,27 @@ def versions() -> dict[str, str]:
 
 
 def _read_weights(folder: Path, name: str) -> dict[str, Tensor]:
-    record = read_record(folder)
-    path = folder / name
-    if not path.is_file() or _sha256(path) != record.files.get(name):
-        raise ValueError(f"checkpoint '{folder}': {name} is missing or damaged (checksum differs)")
+    _check(folder, name, read_record(folder).files.get(name))
     try:
-        return load_file(path)
+        return load_file(folder / name)
     except SafetensorError as error:
-        raise ValueError(f"checkpoint '{folder}': {name} cannot be read: {error}") from None
+        raise DamagedError(f"checkpoint '{folder}': {name} cannot be read: {error}") from None
+
+
+def _check(folder: Path, name: str, expected: str | None) -> None:
+    path = folder / name
+    if not path.is_file() or _sha256(path) != expected:
+        raise DamagedError(
+            f"checkpoint '{folder}': {name} is missing or damaged (checksum differs)"
+        )
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _contiguous(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -30,8 +30,12 @@ class TrainingConfig:
     """Decay of the averaged weights per step."""
     report_every: int = 20
     """Steps between points of the curves."""
+    validate_every: int = 400
+    """Steps between validations, by which the best checkpoint is chosen; the last step has one."""
     save_every: int = 400
-    """Steps between validations and checkpoints; the last step always has one."""
+    """Steps between checkpoints; each validation has one besides."""
+    keep: int = 2
+    """Newest checkpoints that stay beside the best, so that a damaged one has another before it."""
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+LEDGER_MASK = (1 << 63) - 1
 Range = tuple[int, int]
 """(offset, size) in bytes."""
 

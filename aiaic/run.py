@@ -4,15 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from aiaic import checkpoint
+from aiaic import checkpoint, stores
+from aiaic.saving import Saver
+from aiaic.stores import Fill, FolderStore, Store
 
 
 @runtime_checkable
 class Run(Protocol):
     """Rank and world, progress, checkpoints; Ray Train is one such run, :class:`LocalRun` another.
 
-    The loop calls :meth:`save` on every rank at the same steps (Ray's ``report`` is a barrier) and
-    never touches storage, a logger or a cluster itself.
+    The loop calls :meth:`save` on every rank at the same steps and never touches storage, a logger
+    or a cluster itself.
     """
 
     rank: int
@@ -22,33 +24,47 @@ class Run(Protocol):
         """Show progress; called every few steps, on every rank, and free to do nothing."""
         ...
 
-    def save(self, step: int, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
-        """Commit the checkpoint of ``step``.
+    def save(self, step: int, metrics: dict[str, float], write: Fill) -> None:
+        """Commit the checkpoint of ``step`` while training goes on.
 
-        ``write`` fills an empty folder and is called on rank 0 alone. ``metrics`` are plain
-        floats; ``validation_loss`` decides which checkpoint is best (lower is better).
-        When this returns, a restart begins at ``step``.
+        ``write`` fills an empty folder; it is called on rank 0 alone, in another thread.
+        ``metrics`` are plain floats; ``validation_loss`` decides which checkpoint is best (lower
+        is better).
+        """
+        ...
+
+    def settle(self, *, patient: bool = True) -> None:
+        """Wait until the last :meth:`save` is committed, so that a restart begins there.
+
+        Args:
+            patient: try for some minutes where storage fails.
+
+        Raises:
+            OSError: it could not be stored.
         """
         ...
 
     def restore(self) -> Path | None:
-        """The newest committed checkpoint of this very run as a local folder, or None."""
+        """The newest whole checkpoint of this very run as a local folder, or None.
+
+        The same one on every rank.
+        """
         ...
 
     def stop_requested(self) -> bool:
-        """Whether the run should save and leave at the next step (the same on every rank)."""
+        """Whether this worker was told to leave; the loop lets all workers leave at one step."""
         ...
 
 
 class LocalRun:
-    """A run in this process, with its checkpoints in a local folder.
-
-    The newest checkpoint and the best by ``validation_loss`` are kept.
+    """A run in this process.
 
     Args:
-        folder: the stage's folder, ``RUN/stageN``; created if need be.
+        store: the stage's checkpoints, or a folder of them, ``RUN/stageN``.
+        keep: how many of the newest checkpoints stay, beside the best by ``validation_loss``.
         on_progress: called with (step, metrics) at each report of progress.
-        on_commit: called with the committed folder after each save.
+        on_commit: called with the name of each new checkpoint, in another thread.
+        stop: whether the run was told to leave.
     """
 
     rank = 0
@@ -56,28 +72,32 @@ class LocalRun:
 
     def __init__(
         self,
-        folder: Path,
+        store: Store | Path,
+        *,
+        keep: int = 2,
         on_progress: Callable[[int, dict[str, float]], None] | None = None,
-        on_commit: Callable[[Path], None] | None = None,
+        on_commit: Callable[[str], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.folder = folder
+        self.store = FolderStore(store) if isinstance(store, Path) else store
+        self._saver = Saver(self.store, keep, on_commit)
         self._on_progress = on_progress
-        self._on_commit = on_commit
+        self._stop = stop
 
     def progress(self, step: int, metrics: dict[str, float]) -> None:
         if self._on_progress is not None:
             self._on_progress(step, metrics)
 
-    def save(self, step: int, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
+    def save(self, step: int, metrics: dict[str, float], write: Fill) -> None:
         del metrics  # they stand in the checkpoint itself
-        committed = checkpoint.commit(self.folder / checkpoint.step_name(step), write)
-        checkpoint.prune(self.folder)
-        if self._on_commit is not None:
-            self._on_commit(committed)
+        self._saver.save(checkpoint.step_name(step), write)
+
+    def settle(self, *, patient: bool = True) -> None:
+        self._saver.settle(patient=patient)
 
     def restore(self) -> Path | None:
-        steps = checkpoint.steps(self.folder)
-        return steps[-1] if steps else None
+        newest = stores.newest_whole(self.store)
+        return None if newest is None else self.store.fetch(newest)
 
     def stop_requested(self) -> bool:
-        return False
+        return self._stop()

@@ -9,6 +9,9 @@ from aiaic.networks import model as networks
 from aiaic.networks.model import Model
 from aiaic.recipe import Recipe
 
+_FREE = frozenset(f"training.{key}" for key in ("threads", "decode_threads", "save_every", "keep"))
+"""What may change from one attempt to the next: it decides nothing that is learned."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Init:
@@ -85,7 +88,7 @@ def check_same_run(record: checkpoint.Record, recipe: Recipe, samples: Samples, 
         ValueError: recipe, shards, split or stage differ.
     """
     ours, theirs = config.dotted_keys(config.to_json(recipe)), config.dotted_keys(record.recipe)
-    differing = [key for key in ours if ours[key] != theirs.get(key)]
+    differing = [key for key in ours if ours[key] != theirs.get(key) and key not in _FREE]
     others = {
         "the stage": (record.stage, stage),
         "the shards' manifest": (record.manifest_digest, samples.manifest_digest),

@@ -1,27 +1,32 @@
 """The loop: the same for every stage and for whatever runs it."""
 
+import contextlib
 import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from aiaic import checkpoint, config, gather
 from aiaic.batch import Batch
+from aiaic.checkpoint import Timings
 from aiaic.loader import Loader, Samples
+from aiaic.meter import Meter, Totals
 from aiaic.networks import model as networks
 from aiaic.networks import pretrained
 from aiaic.networks.pretrained import ReadWeights
 from aiaic.optimization import AveragedWeights, adamw, learning_rate, resolve_precision
-from aiaic.plan import SampleRef
+from aiaic.plan import LEDGER_MASK, SampleRef
 from aiaic.recipe import Recipe
 from aiaic.run import Run
+from aiaic.saving import OffDevice
 from aiaic.stages import build as stages
 from aiaic.stages.base import StageOutput
 from aiaic.starting import Init, check_same_run, load_init
@@ -31,22 +36,18 @@ log = logging.getLogger(__name__)
 _SOUNDS_HEARD_FIRST = 512
 
 
-class NonFiniteLossError(ValueError):
-    """The loss of a batch is not finite; the weights were not touched."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
     """What a stage came to."""
 
-    steps: int
-    metrics: dict[str, float]
-    """Validation metrics at the last step."""
-    curves: list[dict[str, float]]
+    step: int
+    """Steps that were taken in all; fewer than the stage has where the run was told to leave."""
     seconds: float
-    """Time spent here; a resumed run counts from its resumption."""
+    """Time since the stage was begun for the first time, whatever happened since."""
+    goodput: float
+    """Share of that time that went into the steps that stand."""
     samples_per_s: float
-    """Training samples of this worker per second, validation and checkpoints included."""
+    """Training samples of all workers per second of these steps, validation included."""
     precision: str
 
 
@@ -75,10 +76,18 @@ def train(
         ValueError: ``init`` is missing, of another stage, or of another architecture; the run was
             begun with another recipe or other shards; there are no samples.
         NonFiniteLossError: a loss is not finite.
+        OSError: the last checkpoint could not be stored.
     """
     torch.set_num_threads(recipe.training.threads)
     trainer = Trainer(stage, recipe, samples, run, init, device, read_weights)
-    return trainer.fit()
+    try:
+        result = trainer.fit()
+    except BaseException:
+        with contextlib.suppress(Exception):  # what has gone wrong first is told
+            run.settle(patient=False)
+        raise
+    run.settle()
+    return result
 
 
 class Trainer:
@@ -110,52 +119,81 @@ class Trainer:
         self.averages = AveragedWeights(self.parameters, recipe.training.ema_decay)
         self.curves: list[dict[str, float]] = []
         self.step = 0
+        self.ledger = 0
+        self.pending: dict[str, float] = {}
+        self.timings = Timings(begun_unix_s=time.time())
         if not self._resume():
             if self.origin is None:
                 networks.load_pretrained(model, read_weights)
                 self.averages = AveragedWeights(self.parameters, recipe.training.ema_decay)
             self.stage.listen(self._first_sounds())
+        self.meter = Meter(device, self.pending if run.rank == 0 else {})
 
     def fit(self) -> Result:
-        """Train to the last step."""
-        begun, first = time.perf_counter(), self.step
-        training, metrics = self.recipe.training, dict[str, float]()
-        batches = self._batches()
+        """Train to the last step, or until the run is told to leave.
+
+        The last checkpoint may still be under way then.
+        """
+        self._resumed_at_s = time.perf_counter()
         module = self._distributed()
-        meter = _Meter(self.device)
-        while self.step < self.settings.steps:
-            rate = self.rate()
-            meter.add(train_step(self, module, next(batches)))
-            self.step += 1
-            last = self.step == self.settings.steps
-            if last or self.step % training.report_every == 0:
-                point = {"step": float(self.step), "learning_rate": rate}
-                self.curves.append(point | meter.means())
-                self.run.progress(self.step, self.curves[-1])
-            stop = self.run.stop_requested()
-            if last or stop or self.step % training.save_every == 0:
-                metrics = self.validate()
-                if metrics and self.curves:
-                    self.curves[-1] |= metrics
-                self.run.save(self.step, metrics, self.write)
-            if stop:
-                break
-        batches.close()
-        seconds = time.perf_counter() - begun
-        done = (self.step - first) * self.recipe.sampling.batch_size / self.run.world_size
+        with contextlib.closing(self._batches()) as batches:
+            stop = False
+            while self.step < self.settings.steps and not stop:
+                train_step(self, module, next(batches))
+                self.step += 1
+                if self._due("report_every") or self._due("validate_every"):
+                    self._report()
+                stop = self._told_to_stop()
+                if stop or self._due("save_every") or self._due("validate_every"):
+                    self._save(validate=self._due("validate_every"))
+        trained_s, elapsed_s = self._trained_s(), time.time() - self.timings.begun_unix_s
         return Result(
-            steps=self.step,
-            metrics=metrics,
-            curves=self.curves,
-            seconds=seconds,
-            samples_per_s=done / seconds,
+            step=self.step,
+            seconds=elapsed_s,
+            goodput=min(1.0, trained_s / elapsed_s),
+            samples_per_s=self.step * self.recipe.sampling.batch_size / trained_s,
             precision=self.precision,
         )
 
-    def rate(self) -> float:
-        """The learning rate of the step under way."""
+    def _due(self, key: Literal["report_every", "validate_every", "save_every"]) -> bool:
+        last = self.step == self.settings.steps
+        return last or self.step % getattr(self.recipe.training, key) == 0
+
+    def _told_to_stop(self) -> bool:
+        """Whether any worker was told to leave; several agree on it when they report."""
+        told = self.run.stop_requested()
+        if self.run.world_size == 1:
+            return told
+        if not self._due("report_every"):
+            return False
+        flag = torch.tensor(float(told), device=self.device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
+    def _report(self) -> None:
+        """Add a point to the curves."""
+        totals = self.meter.totals()
+        self.meter.clear()
+        self.ledger = (self.ledger + totals.ledger) & LEDGER_MASK
+        point = {"step": float(self.step), "learning_rate": self.rate(self.step - 1)}
+        self.curves.append(point | totals.means())
+        self.run.progress(self.step, self.curves[-1])
+
+    def _save(self, *, validate: bool) -> None:
+        """Hand a checkpoint of this step to the run."""
+        totals = self.meter.totals()
+        metrics = self.validate() if validate else {}
+        if metrics:
+            self.curves[-1] |= metrics
+        self.run.save(self.step, metrics, self.snapshot(metrics, totals))
+
+    def _trained_s(self) -> float:
+        return self.timings.trained_s + time.perf_counter() - self._resumed_at_s
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, from 0."""
         return learning_rate(
-            self.step,
+            step,
             self.settings.steps,
             self.settings.learning_rate,
             self.recipe.training.warmup_steps,
@@ -192,8 +230,8 @@ class Trainer:
         self.stage.train()
         return {f"validation_{n}": s / len(chosen) for n, s in _sum_over_workers(sums).items()}
 
-    def write(self, folder: Path) -> None:
-        """Write the checkpoint of this step."""
+    def snapshot(self, metrics: dict[str, float], totals: Totals) -> Callable[[Path], None]:
+        """Copy all that a checkpoint of this step holds; what is given writes it, in any thread."""
         raw = {f"weight.{n}": p for n, p in zip(self.names, self.parameters, strict=True)}
         state = self.optimizer.state
         moments = {
@@ -201,12 +239,13 @@ class Trainer:
             for name, parameter in zip(self.names, self.parameters, strict=True)
             for moment in ("exp_avg", "exp_avg_sq", "step")
         }
-        with self.averages.applied():
-            model = {n: v.clone() for n, v in self.stage.model.state_dict().items()}
         averages = {
             f"average.{n}": a for n, a in zip(self.names, self.averages.averages, strict=True)
         }
-        last = self.curves[-1] if self.curves else {}
+        training = OffDevice(raw | moments | averages)
+        trained = {name.removeprefix("model.") for name in self.names}
+        rest = {n: v for n, v in self.stage.model.state_dict().items() if n not in trained}
+        model = OffDevice(rest)
         record = checkpoint.Record(
             stage=self.number,
             step=self.step,
@@ -214,11 +253,24 @@ class Trainer:
             manifest_digest=self.samples.manifest_digest,
             split=self.samples.split,
             init=self.origin,
-            metrics={n: v for n, v in last.items() if n.startswith("validation_")},
-            curves=self.curves,
+            metrics=metrics,
+            curves=[dict(row) for row in self.curves],
             versions=checkpoint.versions(),
+            pending=totals.pending(),
+            ledger=(self.ledger + totals.ledger) & LEDGER_MASK,
         )
-        checkpoint.write(folder, record, model, raw | moments | averages)
+        timings = dataclasses.replace(self.timings, trained_s=self._trained_s())
+
+        def write(folder: Path) -> None:
+            stored = training.tensors()
+            averaged = {
+                name.removeprefix("average.model."): value
+                for name, value in stored.items()
+                if name.startswith("average.model.")
+            }
+            checkpoint.write(folder, record, model.tensors() | averaged, stored, timings)
+
+        return write
 
     def _resume(self) -> bool:
         """Go on from the newest checkpoint; whether there is one."""
@@ -242,6 +294,8 @@ class Trainer:
                     for moment in ("exp_avg", "exp_avg_sq", "step")
                 }
         self.step, self.curves = record.step, list(record.curves)
+        self.pending, self.ledger = record.pending, record.ledger
+        self.timings = checkpoint.read_timings(folder) or self.timings
         log.info("stage %d goes on at step %d", self.number, self.step)
         return True
 
@@ -283,20 +337,17 @@ class Trainer:
         return DistributedDataParallel(self.stage, gradient_as_bucket_view=True)
 
 
-def train_step(trainer: Trainer, module: nn.Module, batch: Batch) -> StageOutput:
-    """One optimizer step.
-
-    Raises:
-        NonFiniteLossError: the loss is not finite; nothing was changed.
-    """
+def train_step(trainer: Trainer, module: nn.Module, batch: Batch) -> None:
+    """One optimizer step; nothing in it waits for the device."""
+    trainer.optimizer.zero_grad(set_to_none=True)
     output = backward(trainer, module, batch)
+    trainer.meter.add(trainer.step + 1, batch, output)
     nn.utils.clip_grad_norm_(trainer.parameters, trainer.recipe.training.clip_norm)
-    rate = trainer.rate()
+    rate = trainer.rate(trainer.step)
     for group in trainer.optimizer.param_groups:
         group["lr"] = rate * group["share"]
     trainer.optimizer.step()
     trainer.averages.update(trainer.step)
-    return output
 
 
 def backward(trainer: Trainer, module: nn.Module, batch: Batch) -> StageOutput:
@@ -305,21 +356,11 @@ def backward(trainer: Trainer, module: nn.Module, batch: Batch) -> StageOutput:
     What is differentiated is the sum over this worker's samples, times workers, over the size of
     the global batch; DDP takes the mean over workers. So workers weigh by their samples, and the
     gradient is that of the mean over the global batch.
-
-    Raises:
-        NonFiniteLossError: the loss is not finite; nothing was changed.
     """
     batch = batch.to(trainer.device)
     with trainer.autocast():
         output: StageOutput = module(batch)
     loss = output.loss.sum() * (trainer.run.world_size / batch.global_size)
-    if not torch.isfinite(loss):
-        raise NonFiniteLossError(
-            f"stage {trainer.number}, step {trainer.step + 1}: the loss is {loss.item()} on the "
-            f"batch {', '.join(batch.keys)}; the weights of the step before stand. Lower "
-            f"stage{trainer.number}.learning_rate, or look at these samples"
-        )
-    trainer.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     return output
 
@@ -331,28 +372,3 @@ def _sum_over_workers(sums: dict[str, float]) -> dict[str, float]:
     dist.all_gather_object(parts, sums)
     names = dict.fromkeys(itertools.chain.from_iterable(parts))
     return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
-
-
-class _Meter:
-    """Means of a stage's terms since the last look, without a synchronization per step."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-
-    def add(self, output: StageOutput) -> None:
-        for name, values in {"loss": output.loss, **output.terms}.items():
-            total = values.detach().float().sum()
-            self.sums[name] = self.sums[name] + total if name in self.sums else total
-        self.count += len(output.loss)
-
-    def means(self) -> dict[str, float]:
-        names = sorted(self.sums)
-        count = torch.tensor(float(self.count), device=self.device)
-        totals = torch.stack([*(self.sums[name] for name in names), count])
-        if gather.world_size() > 1:
-            dist.all_reduce(totals)
-        *sums, samples = totals.tolist()
-        self.sums, self.count = {}, 0
-        return {name: value / samples for name, value in zip(names, sums, strict=True)}

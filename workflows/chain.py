@@ -7,18 +7,18 @@ through which the loop talks, :class:`aiaic.run.Run`.
 import contextlib
 import dataclasses
 import logging
-import time
 from collections.abc import Callable
 
 import torch
 
-from aiaic import checkpoint, plan, starting, training
+from aiaic import checkpoint, plan, starting, stores, training
+from aiaic.checkpoint import DamagedError
 from aiaic.loader import Samples
 from aiaic.recipe import Recipe
 from aiaic.run import Run
-from data_prep import storage
 from workflows import checkpoints, weights
-from workflows.checkpoints import Finished
+from workflows.checkpoints import Finished, PlaceStore
+from workflows.leaving import StoppedError
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,7 @@ def check(job: Job, samples: Samples, workers: int) -> None:
     first = job.stages[0]
     begins_from = {first: init_place(job, first)}
     for number in job.stages:
-        begun = checkpoints.steps(checkpoints.stage_place(job.out, number))
-        record = checkpoints.read_record(begun[-1]) if begun else None
+        record = _begun(checkpoints.stage_place(job.out, number))
         if record is not None:
             starting.check_same_run(record, job.recipe, samples, number)
         elif starting.from_scratch(number, job.recipe):
@@ -87,7 +86,9 @@ def train_stages(
 ) -> list[Finished]:
     """Train the stages of a job; finished ones are left as they are.
 
-    Raises: as :func:`aiaic.training.train`.
+    Raises:
+        StoppedError: the run was told to leave.
+        others: as :func:`aiaic.training.train`.
     """
     return [_train_stage(job, number, samples, open_run, device) for number in job.stages]
 
@@ -128,7 +129,6 @@ def _train_stage(
     if finished is not None:
         log.info("stage %d is finished already: '%s'", number, stage.place)
         return finished
-    begun = time.perf_counter()
     start = init_place(job, number)
     init = start and training.Init(folder=checkpoints.fetch(start), place=start)
     with open_run(stage) as run:
@@ -141,28 +141,41 @@ def _train_stage(
             device=device,
             read_weights=weights.read,
         )
+        if result.step < stage.steps:
+            raise StoppedError(number, result.step)
         if run.rank == 0:
-            _finish(stage, result, time.perf_counter() - begun)
+            _finish(stage, result)
     finished = checkpoints.read_finished(stage.place)
     assert finished is not None, "rank 0 has written it"
     return finished
 
 
-def _finish(stage: Stage, result: training.Result, seconds: float) -> None:
-    best = checkpoints.best(stage.place)
+def _finish(stage: Stage, result: training.Result) -> None:
+    store = PlaceStore(stage.place)
+    best = stores.best(store)
+    assert best is not None  # the last step has a checkpoint
     checkpoints.finish(
         stage.place,
         Finished(
             stage=stage.number,
-            final=checkpoint.step_name(result.steps),
-            best=storage.name_of(best),
-            steps=result.steps,
-            seconds=seconds,
-            metrics=checkpoints.read_record(best).metrics,
+            final=checkpoint.step_name(result.step),
+            best=best,
+            steps=result.step,
+            seconds=result.seconds,
+            metrics=store.record(best).metrics,
             precision=result.precision,
             samples_per_s=result.samples_per_s,
+            goodput=result.goodput,
         ),
     )
+
+
+def _begun(stage: str) -> checkpoint.Record | None:
+    """What the newest checkpoint of a stage tells whose record can be read."""
+    for place in reversed(checkpoints.steps(stage)):
+        with contextlib.suppress(DamagedError):  # told when the stage goes on
+            return checkpoints.read_record(place)
+    return None
 
 
 def _check_weights(recipe: Recipe) -> None:

@@ -8,12 +8,12 @@ import dataclasses
 import functools
 import json
 import re
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from aiaic import checkpoint, config
+from aiaic import checkpoint, config, stores
+from aiaic.stores import Fill
 from data_prep import storage
 
 STAGES = (1, 2, 3)
@@ -32,12 +32,14 @@ class Finished:
     """Folder name of the one with the lowest validation loss."""
     steps: int
     seconds: float
-    """Time the stage took, from the start of its command; a resumed one counts from there."""
+    """Time since the stage was begun for the first time, interruptions included."""
     metrics: dict[str, float]
     """Validation metrics of the best checkpoint."""
     precision: str
     samples_per_s: float
-    """Training samples per second and worker."""
+    """Training samples of all workers per second of the steps that stand."""
+    goodput: float = 1.0
+    """Share of the stage's time that went into the steps that stand."""
 
 
 def stage_place(run: str, stage: int) -> str:
@@ -81,46 +83,48 @@ def read_finished(stage: str) -> Finished | None:
 
 def finish(stage: str, finished: Finished) -> None:
     """Write ``stage.json`` after deleting all checkpoints but the last and the best."""
-    prune(stage)
+    stores.prune(PlaceStore(stage), keep=1)
     content = json.dumps(config.to_json(finished), indent=1, sort_keys=True)
     storage.write_bytes(storage.join(stage, _FINISHED), content.encode())
 
 
-def best(stage: str) -> str:
-    """Place of the checkpoint with the lowest ``validation_loss``, else of the newest.
+class PlaceStore:
+    """A stage's checkpoints at a place: a path, or an object store. See aiaic.stores.Store."""
 
-    Raises:
-        FileNotFoundError: there is no checkpoint.
-    """
-    found = steps(stage)
-    if not found:
-        raise FileNotFoundError(f"no checkpoint in '{stage}'")
-    losses = [read_record(place).metrics.get("validation_loss", float("inf")) for place in found]
-    lowest = min(losses)
-    return found[-1] if lowest == float("inf") else found[losses.index(lowest)]
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def names(self) -> list[str]:
+        return [storage.name_of(place) for place in steps(self.stage)]
+
+    def record(self, name: str) -> checkpoint.Record:
+        return read_record(self.place(name))
+
+    def fetch(self, name: str) -> Path:
+        place = self.place(name)
+        # Not the copy of an earlier download: what was damaged may have been written anew.
+        return storage.local_path(place) if storage.is_local(place) else _download_anew(place)
+
+    def publish(self, name: str, fill: Fill) -> None:
+        publish(fill, self.place(name))
+
+    def delete(self, name: str) -> None:
+        storage.delete_folder(self.place(name), first=checkpoint.RECORD)
+
+    def place(self, name: str) -> str:
+        """Where a checkpoint lies."""
+        return storage.join(self.stage, name)
 
 
-def prune(stage: str) -> None:
-    """Delete all checkpoints but the newest and the best.
-
-    Their records go first, so that no half of a checkpoint is ever taken for one.
-    """
-    found = steps(stage)
-    for place in sorted({*found} - {found[-1], best(stage)}) if found else ():
-        storage.delete_folder(place, first=checkpoint.RECORD)
-
-
-def publish(folder: Path, place: str) -> None:
-    """Copy a finished local checkpoint to its place; it is there whole or not at all."""
+def publish(fill: Fill, place: str) -> None:
+    """Write a checkpoint to its place; it is there whole or not at all."""
     if storage.is_local(place):
-        final = storage.local_path(place)
-        checkpoint.commit(final, lambda part: _copy(folder, part))
+        checkpoint.commit(storage.local_path(place), fill)
         return
-    record_last = sorted(
-        folder.iterdir(), key=lambda path: (path.name == checkpoint.RECORD, path.name)
-    )
-    for path in record_last:
-        storage.publish(path, storage.join(place, path.name))
+    with tempfile.TemporaryDirectory(prefix="aiaic-") as folder:
+        fill(Path(folder))
+        for path in sorted(Path(folder).iterdir(), key=_record_last):
+            storage.publish(path, storage.join(place, path.name))
 
 
 def fetch(place: str) -> Path:
@@ -177,8 +181,8 @@ def storage_parent(place: str) -> str:
     return f"{before}{mark}{query}"
 
 
-def _copy(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, dirs_exist_ok=True)
+def _record_last(path: Path) -> tuple[bool, str]:
+    return path.name == checkpoint.RECORD, path.name
 
 
 def _local(place: str) -> Path:
@@ -187,7 +191,11 @@ def _local(place: str) -> Path:
 
 @functools.lru_cache(maxsize=8)
 def _download(place: str) -> Path:
-    folder = Path(_scratch().name) / str(len(list(Path(_scratch().name).iterdir())))
+    return _download_anew(place)
+
+
+def _download_anew(place: str) -> Path:
+    folder = Path(tempfile.mkdtemp(dir=_scratch().name))
     storage.download_folder(place, folder)
     return folder
 

@@ -1,7 +1,7 @@
 """``aiaic``: one command line for the whole chain.
 
-Exit codes: 0 success, 1 an error that is told in one line, 2 wrong usage, 130 interrupted;
-``submit`` passes on its job's exit code.
+Exit codes: 0 success, 1 an error that is told in one line, 2 wrong usage, 130 interrupted, 143 told
+to leave by SIGTERM; ``submit`` passes on its job's exit code.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import tyro
 
 from workflows.commands import COMMANDS, Command, Outcome
+from workflows.leaving import StoppedError
 
 _DESCRIPTION = (
     "Audio-infused automatic image colorization: clips -> shards -> three training stages -> "
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("aiaic: interrupted", file=sys.stderr)
         return 130
+    except StoppedError as stopped:
+        print(f"aiaic: {stopped}", file=sys.stderr)
+        return stopped.exit_code
     except (ValueError, OSError, FloatingPointError) as error:
         if options.debug:
             raise

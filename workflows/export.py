@@ -1,5 +1,6 @@
 """``aiaic export``: a model to take away, as a folder on a path or in a bucket."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,7 +20,9 @@ def run(options: Export) -> Outcome:
         export.write(folder, made)
         if standing and not storage.is_local(options.out):
             storage.delete_folder(options.out, first=checkpoint.RECORD)
-        checkpoints.publish(made, options.out)
+        checkpoints.publish(
+            lambda part: shutil.copytree(made, part, dirs_exist_ok=True), options.out
+        )
         sizes = {path.name: path.stat().st_size for path in sorted(made.iterdir())}
     record = checkpoint.read_record(folder)
     values = {

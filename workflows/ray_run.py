@@ -8,9 +8,8 @@ it is the truth, as for a run in one process, and either port may go on with the
 import contextlib
 import json
 import logging
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,11 +21,13 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from aiaic import checkpoint, config
+from aiaic import checkpoint, config, stores
+from aiaic.saving import Saver
+from aiaic.stores import Fill
 from data_prep import storage
 from workflows import batches, chain, checkpoints, cluster
 from workflows.chain import Job, Stage
-from workflows.checkpoints import Finished
+from workflows.checkpoints import Finished, PlaceStore
 from workflows.local_run import Committed, Progress
 
 log = logging.getLogger(__name__)
@@ -41,47 +42,38 @@ _LOOK_EVERY_S = 0.5
 class RayRun:
     """The run of one worker of Ray Train."""
 
-    def __init__(self, stage: Stage, news: "News") -> None:
+    def __init__(self, stage: Stage, news: "News", keep: int) -> None:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
-        self._storage: Any = context.get_storage()
         self._stage = stage
         self._news = news
+        self._store = PlaceStore(stage.place)
+        self._saver = Saver(self._store, keep, self._committed)
 
     def progress(self, step: int, metrics: dict[str, float]) -> None:
         if self.rank == 0:
             stage = self._stage
             self._news.tell(stage=stage.number, step=step, steps=stage.steps, loss=metrics["loss"])
 
-    def save(self, step: int, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
-        with tempfile.TemporaryDirectory(prefix="aiaic-") as folder:
-            written = None
-            if self.rank == 0:
-                write(Path(folder))
-                written = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(
-                {name: float(value) for name, value in metrics.items()} | {"step": step},
-                checkpoint=written,
-                checkpoint_dir_name=f"stage{self._stage.number}/{checkpoint.step_name(step)}",
-                checkpoint_upload_fn=self._commit,
-            )
+    def save(self, step: int, metrics: dict[str, float], write: Fill) -> None:
+        if self.rank == 0:
+            self._saver.save(checkpoint.step_name(step), write)
+        ray.train.report({name: float(value) for name, value in metrics.items()} | {"step": step})
+
+    def settle(self, *, patient: bool = True) -> None:
+        self._saver.settle(patient=patient)
 
     def restore(self) -> Path | None:
-        committed = checkpoints.steps(self._stage.place)
-        return checkpoints.fetch(committed[-1]) if committed else None
+        newest = stores.newest_whole(self._store) if self.rank == 0 else None
+        newest = ray.train.collective.broadcast_from_rank_zero(newest)
+        return None if newest is None else self._store.fetch(newest)
 
     def stop_requested(self) -> bool:
         return False
 
-    def _commit(self, written: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
-        """Called by ``report`` on rank 0: the checkpoint's way into the run's folder."""
-        place = storage.join(self._stage.place, storage.name_of(name))
-        checkpoints.publish(Path(written.path), place)
-        checkpoints.prune(self._stage.place)
-        self._news.tell(committed=place)
-        path = f"{self._storage.experiment_fs_path}/{name}"
-        return ray.train.Checkpoint(path, self._storage.storage_filesystem)
+    def _committed(self, name: str) -> None:
+        self._news.tell(committed=self._store.place(name))
 
 
 class News:
@@ -186,7 +178,7 @@ def _work(values: dict[str, Any]) -> list[Finished]:
 
     @contextlib.contextmanager
     def open_run(stage: Stage) -> Iterator[RayRun]:
-        yield RayRun(stage, news)
+        yield RayRun(stage, news, job.recipe.training.keep)
         ray.train.collective.barrier()
 
     samples = batches.open_samples(job.shards, job.split)

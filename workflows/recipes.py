@@ -31,7 +31,7 @@ def compact() -> Recipe:
         stage1=Stage1Config(steps=800, learning_rate=1e-3),
         stage2=Stage2Config(steps=200, learning_rate=1e-3),
         stage3=Stage3Config(steps=400, learning_rate=5e-4),
-        training=TrainingConfig(save_every=200),
+        training=TrainingConfig(validate_every=200, save_every=200),
     )
 
 
@@ -60,7 +60,8 @@ def resnet34_unet() -> Recipe:
             warmup_steps=1000,
             ema_decay=0.999,
             report_every=50,
-            save_every=2000,
+            validate_every=2000,
+            save_every=500,
         ),
     )
 
@@ -90,7 +91,7 @@ def ave() -> Recipe:
         "stage2.steps": 4_000,
         "stage3.steps": 6_000,
         "training.warmup_steps": 500,
-        "training.save_every": 500,
+        "training.validate_every": 500,
     }
     return _named("ave", config.override(resnet34_unet(), shorter))
 

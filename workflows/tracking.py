@@ -15,6 +15,7 @@ from data_prep import storage
 from workflows import checkpoints
 from workflows.chain import Job
 from workflows.checkpoints import Finished
+from workflows.leaving import StoppedError
 from workflows.mlflow_runs import Runs, Status, spared
 
 NOWHERE = "none"
@@ -50,7 +51,7 @@ class Tracker:
                 self._runs.log_params(self._parent, settings)
             yield
             status = "FINISHED"
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StoppedError):
             status = "KILLED"
             raise
         finally:

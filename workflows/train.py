@@ -2,7 +2,7 @@
 
 from aiaic import config
 from data_prep import storage
-from workflows import batches, chain, checkpoints, local_run, recipes, tracking
+from workflows import batches, chain, checkpoints, leaving, local_run, recipes, tracking
 from workflows.chain import Job
 from workflows.checkpoints import Finished
 from workflows.commands import Outcome, Train, flat
@@ -43,13 +43,18 @@ def train(
 
     Raises:
         ValueError, OSError: what a user has to mend, told before anything is written.
+        StoppedError: SIGTERM or Ctrl-C came, and was obeyed after a checkpoint.
     """
     samples = batches.open_samples(job.shards, job.split)
     chain.check(job, samples, workers)
     tracker = tracking.open_tracker(tracking_uri, job.out)
-    with tracker.tracked(tracking.describe(job)), Bars() as bars:
+    with (
+        leaving.asked_politely() as leave,
+        tracker.tracked(tracking.describe(job)),
+        Bars() as bars,
+    ):
         if workers == 0:
-            finished = local_run.fit(job, samples, bars.show, tracker.committed)
+            finished = local_run.fit(job, samples, bars.show, tracker.committed, leave)
         else:
             from workflows import cluster, ray_run  # noqa: PLC0415 (one process needs no Ray)
 

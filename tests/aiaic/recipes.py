@@ -23,6 +23,7 @@ TINY = config.override(
         "training.precision": "fp32",
         "training.threads": 1,
         "training.report_every": 1,
+        "training.validate_every": 10,
         "training.save_every": 10,
     },
 )

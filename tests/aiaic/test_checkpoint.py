@@ -90,20 +90,3 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         checkpoint.commit(tmp_path / "step-0000001", fail)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_newest_and_best_are_kept(tmp_path):
-    for step, loss in enumerate((0.5, 0.2, 0.4, 0.3), start=1):
-        save(tmp_path, step, loss)
-        checkpoint.prune(tmp_path)
-    assert [folder.name for folder in checkpoint.steps(tmp_path)] == [
-        "step-0000002",
-        "step-0000004",
-    ]
-    assert checkpoint.best(tmp_path).name == "step-0000002"
-
-
-def test_without_validation_the_newest_is_best(tmp_path):
-    save(tmp_path, 1)
-    save(tmp_path, 2)
-    assert checkpoint.best(tmp_path).name == "step-0000002"

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from aiaic import checkpoint
+from aiaic import checkpoint, stores
 from aiaic.checkpoint import Record
 from data_prep import storage
 from workflows import checkpoints
-from workflows.checkpoints import Finished
+from workflows.checkpoints import Finished, PlaceStore
 
 
 @pytest.fixture(params=["local", "store"])
@@ -25,12 +25,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., str]:
+def write() -> Callable[..., str]:
     """Publishes a small checkpoint."""
 
     def publish(run: str, stage: int, step: int, loss: float | None = None) -> str:
-        folder = tmp_path / f"written-{stage}-{step}"
-        folder.mkdir()
         metrics = {} if loss is None else {"validation_loss": loss}
         record = Record(
             stage=stage,
@@ -43,9 +41,11 @@ def write(tmp_path: Path) -> Callable[..., str]:
             curves=[],
             versions={},
         )
-        checkpoint.write(folder, record, {"w": torch.full((2,), float(step))}, {"m": torch.ones(1)})
         target = storage.join(checkpoints.stage_place(run, stage), checkpoint.step_name(step))
-        checkpoints.publish(folder, target)
+        weights = {"w": torch.full((2,), float(step))}
+        checkpoints.publish(
+            lambda folder: checkpoint.write(folder, record, weights, {"m": torch.ones(1)}), target
+        )
         return target
 
     return publish
@@ -111,10 +111,24 @@ def test_finishing_keeps_the_last_and_the_best(place: str, write: Callable[..., 
     for step, loss in ((1, 0.3), (2, 0.1), (3, 0.2), (4, 0.4)):
         write(place, 1, step, loss)
     stage = checkpoints.stage_place(place, 1)
-    assert storage.name_of(checkpoints.best(stage)) == checkpoint.step_name(2)
+    assert stores.best(PlaceStore(stage)) == checkpoint.step_name(2)
     finish(place, 1, best=2, final=4)
     kept = [storage.name_of(step) for step in checkpoints.steps(stage)]
     assert kept == [checkpoint.step_name(2), checkpoint.step_name(4)]
+
+
+def test_a_damaged_newest_checkpoint_is_deleted_and_may_be_written_anew(
+    place: str, write: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = PlaceStore(checkpoints.stage_place(place, 1))
+    write(place, 1, 1)
+    broken = write(place, 1, 2)
+    storage.write_bytes(storage.join(broken, checkpoint.MODEL), b"broken")
+    assert stores.newest_whole(store) == checkpoint.step_name(1)
+    assert store.names() == [checkpoint.step_name(1)]
+    assert checkpoint.MODEL in caplog.text
+    write(place, 1, 2)
+    assert stores.newest_whole(store) == checkpoint.step_name(2)
 
 
 def test_a_damaged_stage_file_is_named(place: str, write: Callable[..., str]) -> None:

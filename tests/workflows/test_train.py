@@ -1,14 +1,16 @@
 """``aiaic train`` in this process: the chain, its continuation and its refusals."""
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aiaic import checkpoint
+from aiaic import checkpoint, training
 from data_prep import storage
 from workflows import checkpoints, cli
 
@@ -23,12 +25,19 @@ class KilledError(Exception):
 def train(shards: str, tiny: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> Train:
     """Runs the command; gives its JSON, or its error line."""
 
-    def run(out: str, *more: str, stage: str = "all", settings: tuple[str, ...] = ()) -> Any:
+    def run(
+        out: str,
+        *more: str,
+        stage: str = "all",
+        settings: tuple[str, ...] = (),
+        code: int | None = None,
+    ) -> Any:
         arguments = ["train", "--stage", stage, "--shards", shards, "--out", out, *more]
         arguments += ["--set", *tiny, *settings, "--tracking-uri", "none", "--json"]
-        code = cli.main(arguments)
+        ended = cli.main(arguments)
         captured = capsys.readouterr()
-        return json.loads(captured.out) if code == 0 else captured.err.splitlines()[-1]
+        assert code is None or ended == code
+        return json.loads(captured.out) if ended == 0 else captured.err.splitlines()[-1]
 
     return run
 
@@ -51,14 +60,14 @@ def weights(run: str, stage: int, step: int = 4) -> str:
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """The run dies before the checkpoint of a step is committed."""
-    commit = checkpoint.commit
+    write = checkpoint.write
 
-    def dying(final: Path, fill: Callable[[Path], None]) -> Path:
-        if final.name == checkpoint.step_name(step):
+    def dying(folder: Path, record: checkpoint.Record, *rest: Any) -> None:
+        if record.step == step:
             raise KilledError
-        return commit(final, fill)
+        write(folder, record, *rest)
 
-    monkeypatch.setattr(checkpoint, "commit", dying)
+    monkeypatch.setattr(checkpoint, "write", dying)
 
 
 def test_each_stage_starts_from_the_best_of_the_last(finished_run: str) -> None:
@@ -173,14 +182,62 @@ def test_another_initial_checkpoint_is_refused(
     assert "was begun from another checkpoint" in told
 
 
-def test_a_damaged_checkpoint_is_named(finished_run: str, train: Train, tmp_path: Path) -> None:
-    shutil.copytree(finished_run, tmp_path / "run")
-    Path(tmp_path, "run", "stage2", "stage.json").unlink()
-    weights_file = Path(tmp_path, "run", "stage2", checkpoint.step_name(4), checkpoint.MODEL)
-    weights_file = weights_file.with_name("training.safetensors")
-    weights_file.write_bytes(weights_file.read_bytes()[:-1])
-    told = train(str(tmp_path / "run"), stage="2")
-    assert "training.safetensors is missing or damaged" in told
+def test_a_damaged_newest_checkpoint_costs_no_run(
+    finished_run: str,
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The one before it is gone on from, to the same weights."""
+    out = tmp_path / "run"
+    shutil.copytree(finished_run, out)
+    shutil.rmtree(Path(out, "stage2"))
+    with monkeypatch.context() as patch:
+        patch.delattr(checkpoints, "finish")
+        with pytest.raises(AttributeError, match="finish"):
+            train(str(out), stage="2")
+    broken = Path(out, "stage2", checkpoint.step_name(4))
+    (broken / "training.safetensors").write_bytes(b"")
+    assert "stages" in train(str(out), stage="2")
+    told = f"checkpoint '{broken}': training.safetensors is missing or damaged"
+    assert told in caplog.text
+    assert "stage 2 goes on at step 2" in caplog.messages
+    assert weights(str(out), 2) == weights(finished_run, 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves_and_the_same_command_goes_on(
+    finished_run: str,
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    """At a step that would have no checkpoint otherwise."""
+    out = str(tmp_path / "run")
+    step = training.train_step
+    before = signal.getsignal(number)
+
+    def told(trainer: Any, *rest: Any) -> None:
+        step(trainer, *rest)
+        if trainer.step == 2:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_step", told)
+        line = train(out, code=128 + number)
+    assert "stopped in stage 1 with a checkpoint of step 3; the same command goes on" in line
+    assert signal.getsignal(number) is before
+    assert checkpoint.step_name(3) in checkpoints.steps(checkpoints.stage_place(out, 1))[-1]
+    train(out)
+    for stage in (1, 2, 3):
+        assert weights(out, stage) == weights(finished_run, stage)
+        ours, theirs = (
+            checkpoint.read_record(Path(run, f"stage{stage}", checkpoint.step_name(4)))
+            for run in (out, finished_run)
+        )
+        assert (ours.curves, ours.ledger) == (theirs.curves, theirs.ledger)
 
 
 def test_more_workers_than_streams_are_refused_before_ray_starts(

@@ -1,0 +1,99 @@
+"""Checkpoints are written while training goes on."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from aiaic import stores
+from aiaic.stores import Fill, Store
+
+log = logging.getLogger(__name__)
+
+_PAUSES_S = (1.0, 5.0, 20.0, 60.0, 120.0)
+
+
+class OffDevice:
+    """Tensors as they are now: copied on their device at once, and off it when they are asked for.
+
+    A copy on the device takes a millisecond where one to the host would take a hundred. The second
+    one happens on a stream of its own, beside the steps that follow.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        self._copied = torch.cuda.Event() if self._on_gpu() else None
+        if self._copied is not None:
+            self._copied.record()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The copies, on the CPU; may be called in another thread."""
+        if self._copied is None:
+            return dict(self._copies)
+        with torch.cuda.stream(torch.cuda.Stream()):
+            torch.cuda.current_stream().wait_event(self._copied)
+            return {name: copy.cpu() for name, copy in self._copies.items()}
+
+    def _on_gpu(self) -> bool:
+        return any(copy.is_cuda for copy in self._copies.values())
+
+
+class Saver:
+    """Commits checkpoints to a store in a thread of its own, one after the other.
+
+    Storage that fails for a while costs no run: a checkpoint that cannot be stored is told, and the
+    next one takes its place. Only the last one has to succeed, see :meth:`settle`.
+
+    Args:
+        store: where they go.
+        keep: how many of the newest stay, beside the best.
+        on_commit: called in that thread with the name of each new checkpoint.
+    """
+
+    def __init__(
+        self, store: Store, keep: int, on_commit: Callable[[str], None] | None = None
+    ) -> None:
+        self._store, self._keep, self._on_commit = store, keep, on_commit
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._last: tuple[str, Fill, Future[None]] | None = None
+
+    def save(self, name: str, fill: Fill) -> None:
+        """Commit a checkpoint soon; waits for the one before, if that is still under way."""
+        try:
+            self._wait()
+        except OSError as error:
+            log.warning("a checkpoint could not be stored, training goes on: %s", error)
+        self._last = name, fill, self._thread.submit(self._commit, name, fill)
+
+    def settle(self, *, patient: bool = True) -> None:
+        """Wait until the last checkpoint is committed.
+
+        Args:
+            patient: try again for some minutes where storage fails.
+
+        Raises:
+            OSError: it could not be stored.
+        """
+        for pause_s in _PAUSES_S if patient else ():
+            try:
+                return self._wait()
+            except OSError as error:
+                log.warning("the last checkpoint is tried again in %g s: %s", pause_s, error)
+                time.sleep(pause_s)
+                assert self._last is not None  # it has just failed
+                name, fill, _ = self._last
+                self._last = name, fill, self._thread.submit(self._commit, name, fill)
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last[2].result()
+
+    def _commit(self, name: str, fill: Fill) -> None:
+        self._store.publish(name, fill)
+        stores.prune(self._store, self._keep)
+        if self._on_commit is not None:
+            self._on_commit(name)

@@ -1,0 +1,154 @@
+"""Which checkpoint is best, which is whole, which may go; and how they are written meanwhile."""
+
+import threading
+
+import pytest
+import torch
+
+from aiaic import checkpoint, saving, stores
+from aiaic.checkpoint import Record
+from aiaic.saving import Saver
+from aiaic.stores import FolderStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FolderStore(tmp_path / "stage1")
+
+
+def fill(step, loss=None):
+    record = Record(
+        stage=1,
+        step=step,
+        recipe={"name": "tiny"},
+        manifest_digest="0" * 64,
+        split="train",
+        init=None,
+        metrics={} if loss is None else {"validation_loss": loss},
+        curves=[],
+        versions={},
+    )
+    return lambda folder: checkpoint.write(
+        folder, record, {"w": torch.ones(3)}, {"m": torch.zeros(2)}
+    )
+
+
+def save(store, step, loss=None):
+    name = checkpoint.step_name(step)
+    store.publish(name, fill(step, loss))
+    return name
+
+
+def test_the_newest_ones_and_the_best_are_kept(store):
+    names = [save(store, n, loss) for n, loss in enumerate((0.5, 0.2, 0.4, 0.3, 0.6), start=1)]
+    stores.prune(store, keep=2)
+    assert store.names() == [names[1], names[3], names[4]]
+    assert stores.best(store) == names[1]
+    stores.prune(store, keep=9)
+    assert len(store.names()) == 3
+
+
+def test_without_validation_the_newest_is_best(store):
+    assert stores.best(store) is None
+    _, newest = save(store, 1), save(store, 2)
+    assert stores.best(store) == newest
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "checkpoint.json"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "delete", "empty"])
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(store, caplog, name, harm):
+    whole, broken = save(store, 1), save(store, 2)
+    path = store.fetch(broken) / name
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes({"flip": content, "cut": content[:-4]}.get(harm, b""))
+    if harm == "delete":
+        path.unlink()
+    assert stores.newest_whole(store) == whole
+    assert store.names() == [whole]
+    if (name, harm) != ("checkpoint.json", "delete"):  # without its record it is none
+        assert name in caplog.text
+        assert f"{broken}'" in caplog.text
+
+
+def test_damaged_checkpoints_alone_are_refused_and_stay(store):
+    for step in (1, 2):
+        (store.fetch(save(store, step)) / checkpoint.MODEL).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"step-0000002.*model.safetensors.*no older one is whole"):
+        stores.newest_whole(store)
+    assert len(store.names()) == 2
+
+
+def test_a_newer_programs_checkpoint_is_no_damaged_one(store):
+    save(store, 1)
+    path = store.fetch(save(store, 2)) / checkpoint.RECORD
+    path.write_text(path.read_text().replace('"format_version": 3', '"format_version": 9'))
+    with pytest.raises(ValueError, match="has format 9"):
+        stores.newest_whole(store)
+    assert len(store.names()) == 2
+
+
+def test_what_a_killed_process_has_left_is_swept_by_the_next(store):
+    left = store.folder / ".step-0000001-abcd"
+    left.mkdir(parents=True)
+    save(store, 1)
+    assert [path.name for path in store.folder.iterdir()] == ["step-0000001"]
+
+
+class FailingStore(FolderStore):
+    """Storage that is away for some publications."""
+
+    def __init__(self, folder, failures):
+        super().__init__(folder)
+        self.failures = failures
+
+    def publish(self, name, fill):
+        if self.failures:
+            self.failures -= 1
+            raise OSError("the storage is away")
+        super().publish(name, fill)
+
+
+def test_training_does_not_wait_for_a_checkpoint(store):
+    may_write, committed = threading.Event(), []
+
+    def slow(folder):
+        assert may_write.wait(10)
+        fill(1)(folder)
+
+    saver = Saver(store, 2, committed.append)
+    saver.save(checkpoint.step_name(1), slow)
+    assert store.names() == []  # and yet we are here
+    may_write.set()
+    saver.settle()
+    assert store.names() == committed == [checkpoint.step_name(1)]
+
+
+def test_a_checkpoint_that_cannot_be_stored_is_told_and_the_next_one_is(tmp_path, caplog):
+    store = FailingStore(tmp_path, failures=1)
+    saver = Saver(store, 2)
+    for step in (1, 2):
+        saver.save(checkpoint.step_name(step), fill(step))
+    saver.settle()
+    assert store.names() == [checkpoint.step_name(2)]
+    assert "training goes on: the storage is away" in caplog.text
+
+
+def test_the_last_checkpoint_is_tried_until_storage_is_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "_PAUSES_S", (0.0, 0.0, 0.0))
+    store = FailingStore(tmp_path, failures=2)
+    saver = Saver(store, 2)
+    saver.save(checkpoint.step_name(1), fill(1))
+    saver.settle()
+    assert len(store.names()) == 1
+    store.failures = 9
+    saver.save(checkpoint.step_name(2), fill(2))
+    with pytest.raises(OSError, match="the storage is away"):
+        saver.settle()
+
+
+def test_a_mistake_of_ours_is_not_taken_for_storage_that_is_away(store):
+    saver = Saver(store, 2)
+    saver.save(checkpoint.step_name(1), lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        saver.settle()
