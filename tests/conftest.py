@@ -1,5 +1,6 @@
 """Fixtures that several suites share: media made on the spot, and real S3 servers on loopback."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -109,7 +110,14 @@ def _server(port: int) -> S3Server:
 @pytest.fixture(scope="session")
 def rclone_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """``rclone serve s3`` over a temporary folder, whose subfolders are the buckets."""
-    folder, port = tmp_path_factory.mktemp("rclone"), _free_port()
+    with serve_s3(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serve_s3(folder: Path) -> Iterator[S3Server]:
+    """``rclone serve s3`` over a folder."""
+    port = _free_port()
     keys = "{AWS_ACCESS_KEY_ID},{AWS_SECRET_ACCESS_KEY}".format_map(S3_ENVIRONMENT)
     options = ["--auth-key", keys, "--addr", f"127.0.0.1:{port}", "--config", ""]
     for _ in _run_server([_program("rclone"), "serve", "s3", *options, str(folder)], port):

@@ -1,0 +1,37 @@
+"""A share of ``benchmarks/train_kills.py``: each stage, killed at each kind of moment."""
+
+import itertools
+
+import pytest
+
+from tests.faults import train_kills
+from tests.faults.train_kills import MOMENTS, POINTS, STAGES, Trainings
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="session")
+def kill_shards(tmp_path_factory, make_clip):
+    """Four shards of 36 clips."""
+    folder = tmp_path_factory.mktemp("kills")
+    return train_kills.make_shards(folder, make_clip)
+
+
+def test_a_killed_training_loses_nothing(kill_shards, tmp_path):
+    """On a path, where nothing is uploaded."""
+    trainings = Trainings(kill_shards, str(tmp_path), {})
+    points = {moment: POINTS[moment] for moment in MOMENTS if moment != "upload"}
+    suffer(trainings, train_kills.cases(0, points), len(points) * len(STAGES))
+
+
+def test_a_killed_upload_loses_nothing(kill_shards, rclone_s3, monkeypatch):
+    rclone_s3.use(monkeypatch)
+    trainings = Trainings(kill_shards, f"{rclone_s3.new_place()}/runs", rclone_s3.env)
+    points = {"upload": POINTS["upload"]}
+    suffer(trainings, train_kills.cases(1, points), len(STAGES))
+
+
+def suffer(trainings, cases, count):
+    fates = [trainings.suffer(case, n) for n, case in enumerate(itertools.islice(cases, count))]
+    assert [fate for fate in fates if fate.faults] == []
+    assert sum(fate.killed > 0 for fate in fates) >= 0.8 * count, fates

@@ -1,0 +1,280 @@
+"""Trainings that are killed at a drawn moment, resumed, and compared with an undisturbed one.
+
+A moment is a call of a function of the program, before or after which the process kills itself by
+SIGKILL: in a step, in the writing of a checkpoint, in its upload, around its commit, or as the
+stage starts. Each training is a process of its own; the one that goes on may be killed again.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MOMENTS = ("start", "step", "save", "upload", "commit")
+STAGES = (1, 2, 3)
+STEPS = 12
+SETTINGS = (
+    *(f"model.{part}.width=8" for part in ("backbone", "scene", "sound")),
+    *(f"model.guidance.{part}_width=8" for part in ("mlp", "score")),
+    "model.audio.clip_s=0.5",
+    "model.audio.mels=16",
+    "model.semantics=8",
+    "model.scene_px=32",
+    "view.size_px=32",
+    "sampling.batch_size=8",
+    "sampling.streams=4",
+    *(f"stage{stage}.steps={STEPS}" for stage in STAGES),
+    "training.threads=1",
+    "training.decode_threads=1",
+    "training.precision=fp32",
+    "training.report_every=2",
+    "training.validate_every=6",
+    "training.save_every=3",
+)
+"""Twelve steps of a quarter of an epoch each, with a checkpoint after every third."""
+_FILES = ("checkpoint.json", "model.safetensors", "training.safetensors", "stage.json")
+_TIMES = ("seconds", "goodput", "samples_per_s")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A function whose calls are moments to be killed at."""
+
+    module: str
+    name: str
+    after: bool = False
+    """Kill when it has returned; else as it is called."""
+    half: bool = False
+    """Kill when it has returned, and the file of its second argument is cut in half."""
+
+
+POINTS: Mapping[str, Sequence[Point]] = {
+    "start": (
+        Point("aiaic.training", "load_init"),
+        Point("aiaic.stages.build", "build", after=True),
+        Point("aiaic.stores", "newest_whole"),
+        Point("aiaic.stores", "newest_whole", after=True),
+        Point("workflows.checkpoints", "fetch", after=True),
+    ),
+    "step": (
+        Point("aiaic.training", "train_step"),
+        Point("aiaic.training", "backward", after=True),
+        Point("aiaic.training", "train_step", after=True),
+        Point("simplejpeg", "decode_jpeg"),
+    ),
+    "save": (
+        Point("aiaic.checkpoint", "write"),
+        Point("aiaic.checkpoint", "save_file", half=True),
+        Point("aiaic.checkpoint", "save_file", after=True),
+        Point("aiaic.checkpoint", "write_record"),
+    ),
+    "upload": (
+        Point("data_prep.storage", "publish"),
+        Point("data_prep.storage", "publish", after=True),
+        Point("data_prep.s3_objects", "put"),
+        Point("data_prep.s3_objects", "put", after=True),
+    ),
+    "commit": (
+        Point("aiaic.checkpoint", "write_record", after=True),
+        Point("aiaic.stores", "prune"),
+        Point("aiaic.stores", "prune", after=True),
+        Point("workflows.checkpoints", "finish"),
+        Point("workflows.checkpoints", "finish", after=True),
+        Point("data_prep.storage", "write_bytes"),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """Where one process ends itself."""
+
+    point: Point
+    call: int
+    """At which call of the function, from 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One stage, and the kills that it has to survive one after the other."""
+
+    stage: int
+    moment: str
+    kills: tuple[Kill, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fate:
+    """What came of a case."""
+
+    case: Case
+    killed: int
+    """How many of its kills happened: a call may come less often than was drawn."""
+    faults: list[str] = field(default_factory=list)
+    """In what the end differs from the undisturbed one."""
+
+
+def cases(seed: int, points: Mapping[str, Sequence[Point]] = POINTS) -> Iterator[Case]:
+    """Stages and moments in turn, the rest drawn; every third is killed twice."""
+    rng = random.Random(seed)
+    number = 0
+    while True:
+        for moment in points:
+            for stage in STAGES:
+                kills = tuple(
+                    _draw(rng, points[moment]) for _ in range(2 if number % 3 == 2 else 1)
+                )
+                yield Case(stage=stage, moment=moment, kills=kills)
+                number += 1
+
+
+def _draw(rng: random.Random, points: Sequence[Point]) -> Kill:
+    point = rng.choice(points)
+    often = {
+        "decode_jpeg": 40,
+        "train_step": STEPS,
+        "backward": STEPS,
+        "save_file": 6,
+        "publish": 9,
+        "put": 9,
+    }
+    calls = often.get(point.name, 3 if point.name in ("write", "write_record", "prune") else 1)
+    return Kill(point=point, call=rng.randint(1, calls))
+
+
+def make_shards(folder: Path, make_clip: Callable[..., Path]) -> str:
+    """Four shards of 36 clips in two colours."""
+    from data_prep import build, catalog
+    from data_prep.sample import MediaSettings
+
+    for number in range(36):
+        make_clip(
+            folder / "clips" / f"clip{number:07d}_000000.mp4",
+            seconds=1.0,
+            color=((200, 90, 60), (60, 90, 200))[number % 2],
+            tone_hz=300.0 + 200 * (number % 2),
+        )
+    found = catalog.read_folder(str(folder / "clips"))
+    settings = build.BuildSettings(media=MediaSettings(size_px=32), shards=4)
+    build.build(found, settings, str(folder / "shards"))
+    return str(folder / "shards")
+
+
+class Trainings:
+    """Trainings of one world, each in a process of its own.
+
+    Args:
+        shards: place of the shards.
+        folder: for runs, which lie in it or, where it is in an object store, below it.
+        environment: for the processes: how they reach the store.
+    """
+
+    def __init__(self, shards: str, folder: str, environment: Mapping[str, str]) -> None:
+        self._shards, self._folder, self._environment = shards, folder, dict(environment)
+        self._processes = multiprocessing.get_context("forkserver")
+        self._processes.set_forkserver_preload(["tests.faults.train_kills_preload"])
+        self.whole = f"{folder}/undisturbed"
+        assert self._train(self.whole, STAGES, None) == 0, "the undisturbed run fails"
+
+    def suffer(self, case: Case, number: int) -> Fate:
+        """Kill a training of a stage as a case says, let it go on to its end, and look at it."""
+        out, killed = f"{self._folder}/{number}", 0
+        for kill in (*case.kills, None):
+            code = self._train(out, (case.stage,), kill)
+            if code == -signal.SIGKILL:
+                killed += 1
+            elif code != 0:
+                return Fate(case=case, killed=killed, faults=[f"ended with code {code}"])
+        ours, theirs = (content(run, case.stage) for run in (out, self.whole))
+        faults = [
+            name
+            for name in sorted(ours.keys() | theirs.keys())
+            if ours.get(name) != theirs.get(name)
+        ]
+        return Fate(case=case, killed=killed, faults=faults)
+
+    def _train(self, out: str, stages: tuple[int, ...], kill: Kill | None) -> int:
+        arguments = (self._shards, out, self.whole, stages, kill, self._environment)
+        process = self._processes.Process(target=train, args=arguments)
+        process.start()
+        process.join(300)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            return 1
+        return process.exitcode
+
+
+def train(
+    shards: str, out: str, whole: str, stages: tuple[int, ...], kill: Kill | None,
+    environment: Mapping[str, str],
+) -> None:  # fmt: skip
+    """What a process does: the stages of a run, from the undisturbed run's stage before."""
+    os.environ.update(environment)
+    from workflows import batches, checkpoints, local_run, recipes
+    from workflows.chain import Job
+
+    first = stages[0]
+    job = Job(
+        stages=stages,
+        recipe=recipes.load(settings=SETTINGS),
+        shards=shards,
+        split="train",
+        out=out,
+        init=checkpoints.stage_place(whole, first - 1) if first > 1 else None,
+    )
+    samples = batches.open_samples(shards, "train")
+    if kill is not None:
+        arm(kill)
+    local_run.fit(job, samples, lambda *_: None, lambda _: None)
+
+
+def arm(kill: Kill) -> None:
+    """Replace a function by one that ends this process at the drawn call."""
+    module = sys.modules[kill.point.module]
+    function: Callable[..., Any] = getattr(module, kill.point.name)
+    calls, turn = iter(range(1, 1 << 30)), threading.Lock()
+
+    def dying(*arguments: Any, **named: Any) -> Any:
+        with turn:
+            due = next(calls) == kill.call
+        if due and not (kill.point.after or kill.point.half):
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*arguments, **named)
+        if due:
+            if kill.point.half:
+                path = Path(arguments[1])
+                os.truncate(path, path.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(module, kill.point.name, dying)
+
+
+def content(run: str, stage: int) -> dict[str, str]:
+    """SHA-256 of all that a finished stage consists of, without the times that it took."""
+    from data_prep import storage
+    from workflows import checkpoints
+
+    place = checkpoints.stage_place(run, stage)
+    digests = {}
+    for file in storage.list_files(place):
+        name = Path(file.name).name
+        if name in _FILES or file.name.startswith("."):
+            digests[file.name] = _digest(storage.read_bytes(storage.join(place, file.name)), name)
+    return digests
+
+
+def _digest(stored: bytes, name: str) -> str:
+    if name == "stage.json":
+        values = {key: v for key, v in json.loads(stored).items() if key not in _TIMES}
+        stored = json.dumps(values).encode()
+    return hashlib.sha256(stored).hexdigest()

@@ -1,0 +1,3 @@
+"""What every process of ``train_kills`` needs, loaded once before it is forked."""
+
+import aiaic.training  # noqa: F401
