@@ -47,7 +47,7 @@ class Batch:
     position: Int64[Tensor, " b"]
     """Place of each sample in the global batch, 0 to ``global_size`` - 1."""
     picture: UInt8[Tensor, "b 3 h w"]
-    """sRGB, the whole batch at one size."""
+    """sRGB, the whole batch at one size, as in the file: :func:`mirrored` flips."""
     other_picture: UInt8[Tensor, "b 3 h w"] | None = None
     """Another frame of each clip, the same one where there is no other; None if the stage needs
     none."""
@@ -60,7 +60,7 @@ class Batch:
     global_size: int
     """Number of samples in the global batch, over all workers."""
     ledger: int = 0
-    """Sum of the hashes of (step, sample); see :func:`aiaic.plan.ledger`."""
+    """Sum of :func:`aiaic.plan.ledger_entry` over these samples, modulo 2**63; 0 in evaluation. Summed over steps and workers it proves that no sample was lost or seen twice."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -70,10 +70,29 @@ class Batch:
         return self.draws[:, which]
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its tensors on ``device``."""
+        """The same batch with its tensors on ``device``, pictures in the layout that suits it.
+
+        The loader's pictures are ``channels_last``. So they stay on GPUs; on CPUs GroupNorm is
+        several times slower in this format.
+        """
         moved = {
             field.name: value.to(device, non_blocking=True)
             for field in dataclasses.fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
+        if device.type == "cpu":
+            moved = {name: value.contiguous() for name, value in moved.items()}
         return dataclasses.replace(self, **moved)
+
+
+def mirrored(batch: Batch, *, flip: bool) -> Batch:
+    """The batch with those of its pictures mirrored whose draw says so; as it is without ``flip``.
+
+    Done on the device: in memory order, as a decoding thread would have to, a mirrored copy takes
+    two thirds of the time of decoding. ``other_picture`` is never mirrored.
+    """
+    if not flip:
+        return batch
+    chosen = (batch.draw(Draw.FLIP) < 0.5)[:, None, None, None]
+    picture = torch.where(chosen, batch.picture.flip(3), batch.picture)
+    return dataclasses.replace(batch, picture=picture)

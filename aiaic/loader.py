@@ -3,22 +3,20 @@
 import collections
 import dataclasses
 import hashlib
-import io
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import simplejpeg
-import soundfile
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from torch import Tensor
 
 from aiaic import plan
 from aiaic.audio import AudioConfig
 from aiaic.augmentation import AugmentationConfig, mix
 from aiaic.batch import Batch, Draw
+from aiaic.decoding import crop, cut, decode_picture, resize
 from aiaic.plan import SampleRef, SamplingConfig, Step
 
 Read = Callable[[str, str, int, int], bytes]
@@ -27,7 +25,8 @@ Read = Callable[[str, str, int, int], bytes]
 Protocol = Literal["center_crop", "resize"]
 """How evaluation makes a picture square: the centre of it, or all of it with its sides squeezed."""
 
-_AHEAD = 4  # batches that are read while one is trained on
+_AHEAD = 4  # batches that are read while one is trained on; so many are in memory beside it
+_PER_JOB = 8  # samples: enough that a job's own cost, 30 us, does not count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +67,8 @@ class Loader:
     threads: int = 2
     protocol: Protocol = "center_crop"
     """Of evaluation; training always crops."""
+    pinned: bool = False
+    """Whether batches lie in page-locked memory, which a GPU copies from while it computes."""
 
     def training(
         self,
@@ -76,10 +77,16 @@ class Loader:
         rank: int,
         world_size: int,
         start: int,
+        parts: int = 1,
     ) -> Generator[Batch, None, None]:
-        """One worker's batches from global step ``start`` on, without end."""
+        """One worker's batches from global step ``start`` on, without end.
+
+        A step comes as ``parts`` micro-batches in order, see :func:`aiaic.plan.split`. Pictures are
+        not mirrored yet: see :func:`aiaic.batch.mirrored`.
+        """
         steps = plan.steps(samples, sampling, rank, world_size, start)
-        return self._follow(steps, samples, sampling.seed)
+        micro_steps = (part for step in steps for part in plan.split(step, parts))
+        return self._follow(micro_steps, samples, sampling.seed)
 
     def evaluation(
         self, samples: Sequence[SampleRef], batch_size: int
@@ -89,6 +96,7 @@ class Loader:
         indices = (np.arange(i, min(i + batch_size, len(samples))) for i in starts)
         steps = (
             Step(
+                number=0,
                 epoch=0,
                 indices=part,
                 positions=np.arange(len(part)),
@@ -102,97 +110,155 @@ class Loader:
     def evaluated(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The square that evaluation shows of a picture."""
         if self.protocol == "resize":
-            return _resized(rgb, self.view.size_px, self.view.size_px)
+            return resize(rgb, self.view.size_px, self.view.size_px)
         return crop(rgb, self.view.size_px, 0.5, 0.5)
 
     def _follow(
         self, steps: Iterable[Step], samples: Sequence[SampleRef], seed: int | None
     ) -> Generator[Batch, None, None]:
         with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
-            waiting: collections.deque[tuple[Step, list[Future[_Decoded]]]] = collections.deque()
+            ahead: collections.deque[_Making] = collections.deque()
             try:
                 for step in steps:
-                    pairs = zip(step.indices, step.partners, strict=True)
-                    jobs = [
-                        pool.submit(self._decode, samples[i], samples[j], step.epoch, seed)
-                        for i, j in pairs
-                    ]
-                    waiting.append((step, jobs))
-                    if len(waiting) > _AHEAD:
-                        yield _batch(*waiting.popleft())
-                while waiting:
-                    yield _batch(*waiting.popleft())
+                    if len(ahead) < _AHEAD:
+                        ahead.append(self._begin(pool, step, samples, seed))
+                        continue
+                    batch = ahead.popleft().finished()
+                    ahead.append(self._begin(pool, step, samples, seed))
+                    yield batch
+                    del batch  # or it would stay in memory while the next one is waited for
+                while ahead:
+                    yield ahead.popleft().finished()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _decode(
-        self, ref: SampleRef, partner: SampleRef, epoch: int, seed: int | None
-    ) -> "_Decoded":
-        centre = np.full(len(Draw), 0.5, np.float32)
-        draws = centre if seed is None else plan.draws(seed, epoch, ref.key, len(Draw))
-        frame = int(draws[Draw.FRAME] * len(ref.pictures))
-        if seed is None:
-            rgb = self.evaluated(self._frame(ref, frame))
+    def _begin(
+        self, pool: ThreadPoolExecutor, step: Step, samples: Sequence[SampleRef], seed: int | None
+    ) -> "_Making":
+        count, size = len(step.indices), self.view.size_px
+
+        def memory(*shape: int, dtype: torch.dtype) -> NDArray[Any]:
+            return torch.empty(count, *shape, dtype=dtype, pin_memory=self.pinned).numpy()
+
+        pair = self.other_frame and seed is not None
+        making = _Making(
+            step=step,
+            seed=seed,
+            refs=[samples[i] for i in step.indices.tolist()],
+            partners=[samples[i] for i in step.partners.tolist()],
+            picture=memory(size, size, 3, dtype=torch.uint8),
+            other=memory(size, size, 3, dtype=torch.uint8) if pair else None,
+            waveform=memory(self.audio.samples, dtype=torch.int16) if self.audio else None,
+            draws=memory(len(Draw), dtype=torch.float32),
+        )
+        for first in range(0, count, _PER_JOB):
+            rows = range(first, min(first + _PER_JOB, count))
+            making.jobs.append(pool.submit(self._fill, making, rows))
+        return making
+
+    def _fill(self, making: "_Making", rows: range) -> int:
+        """Decode some rows of a batch; gives their part of the ledger."""
+        keys = [making.refs[row].key for row in rows]
+        entries = 0
+        if making.seed is None:
+            making.draws[rows.start : rows.stop] = 0.5
         else:
-            rgb = self._picture(ref, frame, draws, flip=self.view.flip)
-        other = None
-        if self.other_frame and seed is not None:
+            drawn = plan.draws(making.seed, making.step.epoch, keys, len(Draw))
+            making.draws[rows.start : rows.stop] = drawn
+            entries = sum(plan.ledger_entry(making.step.number, key) for key in keys)
+        for row in rows:
+            draws: list[float] = making.draws[row].tolist()
+            self._show(making, row, draws)
+            if making.waveform is not None:
+                making.waveform[row] = self._heard(making, row, draws)
+        return entries
+
+    def _show(self, making: "_Making", row: int, draws: list[float]) -> None:
+        """Decode a row's pictures; of what is decoded the rows of the crop alone are copied."""
+        ref = making.refs[row]
+        frame = int(draws[Draw.FRAME] * len(ref.pictures))
+        if making.seed is None:
+            making.picture[row] = self.evaluated(self._frame(ref, frame))
+        else:
+            making.picture[row] = self._cropped(ref, frame, draws)
+        if making.other is not None:
             others = len(ref.pictures) - 1
             step = 1 + int(draws[Draw.OTHER_FRAME] * others) if others else 0
-            other = self._picture(ref, (frame + step) % len(ref.pictures), draws, flip=False)
-        waveform = None
-        if self.audio is not None:
-            waveform = self._sound(ref, draws, training=seed is not None)
-            if seed is not None and _mixes(ref, partner, draws, self.augmentation):
-                waveform = self._mixed(waveform, partner, draws)
-        return _Decoded(ref, rgb, other, waveform, draws)
+            frame = (frame + step) % len(ref.pictures)
+            making.other[row] = self._cropped(ref, frame, draws)
 
     def _frame(self, ref: SampleRef, frame: int) -> NDArray[np.uint8]:
-        return simplejpeg.decode_jpeg(self.read(ref.shard, "picture", *ref.pictures[frame]), "RGB")
+        return decode_picture(self.read(ref.shard, "picture", *ref.pictures[frame]))
 
-    def _picture(
-        self, ref: SampleRef, frame: int, draws: NDArray[np.float32], *, flip: bool
-    ) -> NDArray[np.uint8]:
+    def _cropped(self, ref: SampleRef, frame: int, draws: list[float]) -> NDArray[np.uint8]:
         rgb = self._frame(ref, frame)
-        rgb = crop(rgb, self.view.size_px, float(draws[Draw.CROP_X]), float(draws[Draw.CROP_Y]))
-        return rgb[:, ::-1] if flip and draws[Draw.FLIP] < 0.5 else rgb
+        return crop(rgb, self.view.size_px, draws[Draw.CROP_X], draws[Draw.CROP_Y])
 
-    def _sound(
-        self, ref: SampleRef, draws: NDArray[np.float32], *, training: bool
-    ) -> NDArray[np.int16]:
+    def _heard(self, making: "_Making", row: int, draws: list[float]) -> NDArray[np.int16]:
+        ref, partner = making.refs[row], making.partners[row]
+        training = making.seed is not None
+        waveform = self._sound(ref, draws, training=training)
+        if not training or not _mixes(ref, partner, draws, self.augmentation):
+            return waveform
+        low, high = self.augmentation.mix_snr_low_db, self.augmentation.mix_snr_high_db
+        snr_db = low + (high - low) * draws[Draw.MIX_LEVEL]
+        return mix(waveform, self._sound(partner, draws, training=True), snr_db)
+
+    def _sound(self, ref: SampleRef, draws: list[float], *, training: bool) -> NDArray[np.int16]:
         assert self.audio is not None
         if ref.sound is None:
             return np.zeros(self.audio.samples, np.int16)
         moves = training and self.augmentation.shift
-        at = float(draws[Draw.SHIFT]) if moves else 0.5
-        return _cut(self.read(ref.shard, "sound", *ref.sound), self.audio, at, roll=moves)
-
-    def _mixed(
-        self, waveform: NDArray[np.int16], partner: SampleRef, draws: NDArray[np.float32]
-    ) -> NDArray[np.int16]:
-        low, high = self.augmentation.mix_snr_low_db, self.augmentation.mix_snr_high_db
-        snr_db = low + (high - low) * float(draws[Draw.MIX_LEVEL])
-        return mix(waveform, self._sound(partner, draws, training=True), snr_db)
+        at = draws[Draw.SHIFT] if moves else 0.5
+        return cut(self.read(ref.shard, "sound", *ref.sound), self.audio, at, roll=moves)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Decoded:
-    ref: SampleRef
-    rgb: NDArray[np.uint8]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Making:
+    """A batch in the making: memory for all of it, whose rows jobs fill."""
+
+    step: Step
+    seed: int | None
+    """None: evaluation, without any draw."""
+    refs: list[SampleRef]
+    partners: list[SampleRef]
+    picture: NDArray[np.uint8]
+    """[b h w 3], as pictures are decoded."""
     other: NDArray[np.uint8] | None
     waveform: NDArray[np.int16] | None
     draws: NDArray[np.float32]
+    jobs: list[Future[int]] = dataclasses.field(default_factory=list[Future[int]])
+
+    def finished(self) -> Batch:
+        entries = sum(job.result() for job in self.jobs)
+        return Batch(
+            keys=tuple(ref.key for ref in self.refs),
+            video=torch.tensor([video_hash(ref.youtube_id) for ref in self.refs]),
+            position=torch.tensor(self.step.positions),
+            picture=_channels_last(self.picture),
+            other_picture=None if self.other is None else _channels_last(self.other),
+            waveform=None if self.waveform is None else torch.from_numpy(self.waveform),
+            has_sound=torch.tensor([ref.sound is not None for ref in self.refs]),
+            draws=torch.from_numpy(self.draws),
+            global_size=self.step.global_size,
+            ledger=entries & plan.LEDGER_MASK,
+        )
+
+
+def _channels_last(pictures: NDArray[np.uint8]) -> Tensor:
+    """The same memory as [b 3 h w]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
 
 def _mixes(
     ref: SampleRef,
     partner: SampleRef,
-    draws: NDArray[np.float32],
+    draws: list[float],
     augmentation: AugmentationConfig,
 ) -> bool:
     """Whether a sample's sound is mixed with its partner's: both sound, and of two videos."""
     both_sound = ref.sound is not None and partner.sound is not None
-    chosen = bool(draws[Draw.MIX] < augmentation.p_mix)
+    chosen = draws[Draw.MIX] < augmentation.p_mix
     return chosen and both_sound and ref.youtube_id != partner.youtube_id
 
 
@@ -200,60 +266,3 @@ def video_hash(youtube_id: str) -> int:
     """A 63-bit hash of a video id."""
     digest = hashlib.blake2b(youtube_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
-
-
-def _batch(step: Step, jobs: Sequence["Future[_Decoded]"]) -> Batch:
-    decoded = [job.result() for job in jobs]
-    others = [d.other for d in decoded if d.other is not None]
-    waveforms = [d.waveform for d in decoded if d.waveform is not None]
-    return Batch(
-        keys=tuple(d.ref.key for d in decoded),
-        video=torch.tensor([video_hash(d.ref.youtube_id) for d in decoded]),
-        position=torch.from_numpy(step.positions),
-        picture=_stacked([d.rgb for d in decoded]),
-        other_picture=_stacked(others) if others else None,
-        waveform=torch.from_numpy(np.stack(waveforms)) if waveforms else None,
-        has_sound=torch.tensor([d.ref.sound is not None for d in decoded]),
-        draws=torch.from_numpy(np.stack([d.draws for d in decoded])),
-        global_size=step.global_size,
-    )
-
-
-def _stacked(pictures: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
-    return torch.from_numpy(np.stack([rgb.transpose(2, 0, 1) for rgb in pictures]))
-
-
-def crop(rgb: NDArray[np.uint8], size: int, x: float, y: float) -> NDArray[np.uint8]:
-    """Resize the short side to ``size`` and take the square at (x, y) in [0, 1) of what is left."""
-    height, width = rgb.shape[:2]
-    if min(height, width) != size:
-        scale = size / min(height, width)
-        rgb = _resized(rgb, max(size, round(width * scale)), max(size, round(height * scale)))
-        height, width = rgb.shape[:2]
-    top = int(y * (height - size + 1))
-    left = int(x * (width - size + 1))
-    return rgb[top : top + size, left : left + size]
-
-
-def _resized(rgb: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    if rgb.shape[:2] == (height, width):
-        return rgb
-    return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def _cut(flac: bytes, audio: AudioConfig, at: float, *, roll: bool) -> NDArray[np.int16]:
-    """A window of long sound, or short sound repeated (and, for training, rotated)."""
-    decoded, rate = soundfile.read(io.BytesIO(flac), dtype="int16")
-    sound: NDArray[np.int16] = decoded.astype(np.int16, copy=False)
-    if rate != audio.sample_rate_hz:
-        raise ValueError(
-            f"the shards' sound has {rate} Hz, the recipe's model.audio.sample_rate_hz is "
-            f"{audio.sample_rate_hz}: rebuild the shards or change the recipe"
-        )
-    needed = audio.samples
-    if len(sound) >= needed:
-        start = int(at * (len(sound) - needed + 1))
-        return sound[start : start + needed]
-    if roll:
-        sound = np.roll(sound, int(at * len(sound)))
-    return np.tile(sound, -(-needed // len(sound)))[:needed]

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from aiaic import checkpoint, config, gather
-from aiaic.batch import Batch
+from aiaic.batch import Batch, mirrored
 from aiaic.checkpoint import Timings
 from aiaic.loader import Loader, Samples
 from aiaic.meter import Meter, Totals
@@ -357,7 +357,7 @@ def backward(trainer: Trainer, module: nn.Module, batch: Batch) -> StageOutput:
     the global batch; DDP takes the mean over workers. So workers weigh by their samples, and the
     gradient is that of the mean over the global batch.
     """
-    batch = batch.to(trainer.device)
+    batch = mirrored(batch.to(trainer.device), flip=trainer.recipe.view.flip)
     with trainer.autocast():
         output: StageOutput = module(batch)
     loss = output.loss.sum() * (trainer.run.world_size / batch.global_size)

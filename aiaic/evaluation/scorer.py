@@ -12,6 +12,7 @@ from torch import Tensor
 from aiaic.audio import to_float
 from aiaic.batch import Batch
 from aiaic.color import AB_SCALE, join, rgb_to_lab
+from aiaic.decoding import crop
 from aiaic.evaluation.conditions import IMAGE, MATCHED, MISMATCHED, MISSING, SILENT, SWAPPED, Truth
 from aiaic.evaluation.encoding import Networks
 from aiaic.evaluation.guides import Assignment
@@ -27,7 +28,6 @@ from aiaic.evaluation.scoring import (
     score,
     score_bound,
 )
-from aiaic.loader import crop
 from aiaic.networks.model import Model
 
 WITHOUT_SOUND = "without_sound"

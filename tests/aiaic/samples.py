@@ -31,8 +31,10 @@ def tiny_samples(count: int = 16, *, size: int = 32, seed: int = 0, validation: 
         time_s = np.arange(RATE_HZ // 2) / RATE_HZ
         tone = 0.3 * np.sin(2 * np.pi * (400 + 1200 * kind) * time_s)
         tone += 0.01 * generator.standard_normal(len(tone))
-        flac = io.BytesIO()
-        soundfile.write(flac, (tone * 32767).astype(np.int16), RATE_HZ, format="FLAC")
+        wav = io.BytesIO()
+        soundfile.write(
+            wav, (tone * 32767).astype(np.int16), RATE_HZ, format="WAV", subtype="PCM_16"
+        )
         jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), 95, colorsubsampling="444")
         refs.append(
             SampleRef(
@@ -41,7 +43,7 @@ def tiny_samples(count: int = 16, *, size: int = 32, seed: int = 0, validation: 
                 label=str(kind),
                 shard=f"shard-{i % 3}",
                 pictures=(append("picture", jpeg),),
-                sound=append("sound", flac.getvalue()),
+                sound=append("sound", wav.getvalue()),
             )
         )
 

@@ -6,7 +6,9 @@ import torch
 from recipes import TINY
 from samples import tiny_samples
 
-from aiaic.batch import Draw
+from aiaic import loader as loading
+from aiaic import plan
+from aiaic.batch import Draw, mirrored
 from aiaic.loader import Loader, ViewConfig
 
 
@@ -42,6 +44,59 @@ def test_batches_are_the_same_each_time_and_after_a_restart(samples):
     whole = training(samples, 6)
     for one, other in zip(whole[3:], training(samples, 3, start=3, threads=5), strict=True):
         assert_equal(one, other)
+
+
+@pytest.mark.parametrize("start", [0, 3, 11])
+def test_what_a_restart_skips_is_not_read(samples, start):
+    """A restart in a later epoch reads what any start does: the batches in flight, and no more."""
+    seen = []
+
+    def read(shard, member, offset, size):
+        seen.append((shard, offset))
+        return samples.read(shard, member, offset, size)
+
+    training(samples, 1, start=start, read=read, audio=None)
+    assert len(seen) <= 8 * (1 + loading._AHEAD)
+
+
+def test_few_batches_are_in_memory_at_a_time(samples, monkeypatch):
+    """However long the consumer takes."""
+    begun = []
+    begin = Loader._begin
+    monkeypatch.setattr(Loader, "_begin", lambda *of: begun.append(1) or begin(*of))
+    batches = loader(samples).training(samples.train, TINY.sampling, 0, 1, 0)
+    for taken in range(1, 8):
+        next(batches)
+        assert len(begun) == taken + loading._AHEAD
+    batches.close()
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_ledgers_of_all_workers_prove_what_was_trained_on(samples, world_size):
+    expected = plan.ledger(samples.train, TINY.sampling, 2, 7)
+    total = sum(
+        batch.ledger
+        for rank in range(world_size)
+        for batch in training(samples, 5, start=2, rank=rank, world_size=world_size, audio=None)
+    )
+    assert total & plan.LEDGER_MASK == expected
+    first = training(samples, 1, start=2)[0]
+    assert (total - first.ledger) & plan.LEDGER_MASK != expected
+    assert next(loader(samples).evaluation(samples.train, 8)).ledger == 0
+
+
+def test_micro_batches_are_the_step_in_parts(samples):
+    (whole,) = training(samples, 1)
+    batches = loader(samples).training(samples.train, TINY.sampling, 0, 1, 0, parts=4)
+    parts = list(itertools.islice(batches, 4))
+    batches.close()
+    for number, part in enumerate(parts):
+        assert part.global_size == 2
+        assert part.keys == whole.keys[number::4]
+        assert torch.equal(part.picture, whole.picture[number::4])
+        assert torch.equal(part.waveform, whole.waveform[number::4])
+        assert part.position.tolist() == [0, 1]
+    assert sum(part.ledger for part in parts) & plan.LEDGER_MASK == whole.ledger
 
 
 def test_workers_share_the_global_batch(samples):
@@ -113,13 +168,28 @@ def test_missing_sound_is_zeros(samples):
     assert (batch.waveform == 0).all()
 
 
-def test_flip_mirrors_half_of_the_pictures(samples):
-    plain = training(samples, 4, view=ViewConfig(size_px=32, flip=False))
-    for still, mirrored in zip(plain, training(samples, 4), strict=True):
-        for i in range(len(still)):
-            flipped = bool(still.draws[i, Draw.FLIP] < 0.5)
-            expected = still.picture[i].flip(-1) if flipped else still.picture[i]
-            assert torch.equal(mirrored.picture[i], expected)
+def test_half_of_the_pictures_are_mirrored_on_the_device(samples):
+    (batch,) = training(samples, 1)
+    assert mirrored(batch, flip=False) is batch
+    flips = 0
+    for batch in training(samples, 4):
+        flipped = batch.draw(Draw.FLIP) < 0.5
+        flips += int(flipped.sum())
+        expected = [
+            picture.flip(-1) if flip else picture
+            for picture, flip in zip(batch.picture, flipped, strict=True)
+        ]
+        assert torch.equal(mirrored(batch, flip=True).picture, torch.stack(expected))
+    assert 0 < flips < 32
+
+
+def test_pictures_lie_as_they_were_decoded_and_in_order_on_cpus(samples):
+    """No copy is made to transpose them; GroupNorm on CPUs is slow in this format."""
+    (batch,) = training(samples, 1)
+    assert batch.picture.is_contiguous(memory_format=torch.channels_last)
+    moved = batch.to(torch.device("cpu"))
+    assert moved.picture.is_contiguous()
+    assert torch.equal(moved.picture, batch.picture)
 
 
 @pytest.mark.parametrize("size_px", [24, 32, 48])

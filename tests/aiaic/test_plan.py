@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -95,28 +96,117 @@ def test_a_restart_goes_on_where_it_was(start):
 
 
 def test_epochs_and_seeds_differ():
-    shards = [f"s{i % 5}" for i in range(60)]
+    shards = plan.number_shards([f"s{i % 5}" for i in range(60)])
     orders = [plan.epoch_order(shards, s, e, 2).tolist() for s, e in ((0, 0), (0, 1), (1, 0))]
     assert all(sorted(order) == list(range(60)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
 
 
-def test_a_stream_reads_few_shards():
-    shards = [f"s{i % 32:02d}" for i in range(640)]
-    order = plan.epoch_order(shards, 0, 0, 2)
-    quotas = plan.stream_quotas(32, 8)
-    begin, _ = plan.stream_slice(quotas, 20, 3, 0)
-    _, end = plan.stream_slice(quotas, 20, 3, 19)
-    touched = {shards[i] for i in order[begin:end]}
+def test_a_worker_reads_few_shards():
+    sampling = SamplingConfig(batch_size=32, streams=8, block_shards=2)
+    samples = refs(640, 32)
+    epoch = itertools.islice(plan.steps(samples, sampling, 3, 8, 0), 20)
+    touched = {samples[i].shard for step in epoch for i in step.indices}
     assert len(touched) <= 32 / 8 + 2
 
 
-def test_draws_depend_on_seed_epoch_and_key():
-    base = plan.draws(0, 0, "a", 12)
-    assert np.array_equal(base, plan.draws(0, 0, "a", 12))
+def test_draws_depend_on_seed_epoch_and_key_alone():
+    base = plan.draws(0, 0, ["a", "b"], 12)
+    assert base.shape == (2, 12)
     assert ((base >= 0) & (base < 1)).all()
-    for other in (plan.draws(1, 0, "a", 12), plan.draws(0, 1, "a", 12), plan.draws(0, 0, "b", 12)):
-        assert not np.array_equal(base, other)
+    assert np.array_equal(base[1:], plan.draws(0, 0, ["b"], 12))
+    first = plan.draws(0, 0, ["a"], 12)
+    for other in (plan.draws(1, 0, ["a"], 12), plan.draws(0, 1, ["a"], 12), base[1:]):
+        assert not np.array_equal(first, other)
+
+
+def test_draws_are_uniform_and_the_same_on_any_machine():
+    drawn = plan.draws(3, 5, [f"k{i}" for i in range(4000)], 8)
+    assert np.abs(drawn.mean(0) - 0.5).max() < 0.02
+    assert np.abs(np.histogram(drawn, 10, (0, 1))[0] / drawn.size - 0.1).max() < 0.005
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(8)).max() < 0.06
+    golden = np.array([0.3577244281768799, 0.36113911867141724, 0.09987252950668335], np.float32)
+    assert np.array_equal(plan.draws(0, 0, ["a"], 3)[0], golden)
+
+
+@pytest.mark.parametrize(("batch_size", "streams", "parts"), [(12, 5, 3), (16, 8, 4), (24, 8, 2)])
+def test_micro_batches_do_not_depend_on_the_number_of_workers(batch_size, streams, parts):
+    sampling = SamplingConfig(batch_size=batch_size, streams=streams)
+    samples = refs(100, 7)
+    alone = plan.split(next(plan.steps(samples, sampling, 0, 1, 9)), parts)
+    indices = np.concatenate([part.indices for part in alone])
+    assert sorted(indices) == sorted(next(plan.steps(samples, sampling, 0, 1, 9)).indices)
+    for world_size in range(2, streams + 1):
+        try:
+            plan.check(100, sampling, world_size, parts)
+        except ValueError:
+            continue
+        of_worker = [
+            plan.split(next(plan.steps(samples, sampling, rank, world_size, 9)), parts)
+            for rank in range(world_size)
+        ]
+        for number, whole in enumerate(alone):
+            assert whole.global_size == batch_size // parts
+            assert whole.number == 9
+            joined = np.full((2, batch_size // parts), -1)
+            for worker in of_worker:
+                joined[0, worker[number].positions] = worker[number].indices
+                joined[1, worker[number].positions] = worker[number].partners
+            assert joined[0].tolist() == whole.indices.tolist()
+            assert joined[1].tolist() == whole.partners.tolist()
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "world_size", "parts"), [(8, 1, 3), (8, 8, 2), (8, 3, 4), (7, 1, 2)]
+)
+def test_a_batch_that_cannot_be_cut_is_refused_by_name(batch_size, world_size, parts):
+    sampling = SamplingConfig(batch_size=batch_size, streams=8)
+    with pytest.raises(ValueError, match=r"training\.accumulate.*sampling\.batch_size.*workers"):
+        plan.check(50, sampling, world_size, parts)
+    steps = [
+        next(plan.steps(refs(50, 3), sampling, rank, world_size, 0)) for rank in range(world_size)
+    ]
+    with pytest.raises(ValueError, match=r"training\.accumulate.*sampling\.batch_size.*workers"):
+        [plan.split(step, parts) for step in steps]
+
+
+def test_what_passes_the_check_can_be_cut():
+    for batch_size, streams, world_size, parts in itertools.product(
+        (4, 8, 12), (4, 7), (1, 2, 3, 4), (1, 2, 4)
+    ):
+        sampling = SamplingConfig(batch_size=batch_size, streams=streams)
+        try:
+            plan.check(40, sampling, world_size, parts)
+        except ValueError:
+            continue
+        for rank in range(world_size):
+            cut = plan.split(next(plan.steps(refs(40, 3), sampling, rank, world_size, 0)), parts)
+            assert [len(part.indices) > 0 for part in cut] == [True] * parts
+
+
+def test_steps_are_numbered_over_epochs():
+    numbered = plan.steps(refs(20, 3), SamplingConfig(batch_size=8, streams=4), 1, 2, 5)
+    assert [step.number for step in itertools.islice(numbered, 5)] == [5, 6, 7, 8, 9]
+
+
+def test_a_ledger_adds_up_in_any_order_and_tells_steps_apart():
+    samples, sampling = refs(30, 3), SamplingConfig(batch_size=8, streams=4)
+    whole = plan.ledger(samples, sampling, 0, 9)
+    parts = plan.ledger(samples, sampling, 4, 9) + plan.ledger(samples, sampling, 0, 4)
+    assert parts & plan.LEDGER_MASK == whole
+    assert plan.ledger_entry(1, "a") != plan.ledger_entry(2, "a")
+    assert plan.ledger(samples, sampling, 3, 3) == 0
+
+
+def test_a_step_costs_no_look_at_all_samples():
+    """Steps of 40,000 samples in 128 streams: microseconds each; the bound is generous."""
+    samples = refs(40_000, 200)
+    steps = plan.steps(samples, SamplingConfig(batch_size=256, streams=128), 1, 4, 0)
+    next(steps)
+    begun = time.process_time()
+    for _ in range(500):
+        next(steps)
+    assert (time.process_time() - begun) / 500 < 200e-6
 
 
 def test_too_many_workers_are_refused():
