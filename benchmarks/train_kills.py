@@ -1,8 +1,8 @@
 """Does a training that was killed end in the very bytes of an undisturbed one?
 
 Real trainings of each stage in processes of their own, on a path and into an S3 server, each killed
-by SIGKILL at a drawn call of a function of the program (every third one twice) and then resumed; see
-`tests/faults/train_kills.py`.
+by SIGKILL at a drawn call of a function of the program (every third one twice) and then resumed:
+see `tests/faults/train_kills.py`.
 
     python benchmarks/train_kills.py --kills 100 --seed 0
 """
@@ -10,6 +10,7 @@ by SIGKILL at a drawn call of a function of the program (every third one twice) 
 import argparse
 import itertools
 import json
+import os
 import sys
 import tempfile
 import time
@@ -30,6 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, serve_s3(Path(scratch)) as server:
+        os.environ.update(server.env)
         shards = train_kills.make_shards(Path(scratch), write_clip)
         on_path = Trainings(shards, f"{scratch}/runs", {})
         in_store = Trainings(shards, f"{server.new_place()}/runs", server.env)
