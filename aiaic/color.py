@@ -29,8 +29,9 @@ def rgb_to_lab(
     Args:
         rgb: sRGB, uint8 in [0, 255] or float in [0, 1].
     """
-    xyz = _mix(_RGB_TO_XYZ, _linear(rgb))
-    xyz = xyz / xyz.new_tensor(_WHITE_D65).view(1, 3, 1, 1)
+    xyz = _mix(_RGB_TO_XYZ, _linear(rgb)).unbind(1)
+    # By plain numbers: a tensor of them would be copied to the device, which waits for it.
+    xyz = torch.stack([value / white for value, white in zip(xyz, _WHITE_D65, strict=True)], 1)
     f = torch.where(xyz > _EPSILON, xyz.clamp_min(_EPSILON) ** (1 / 3), _KAPPA * xyz + 16 / 116)
     x, y, z = f.unbind(1)
     return (116 * y - 16).unsqueeze(1), torch.stack((500 * (x - y), 200 * (y - z)), 1)
@@ -62,8 +63,8 @@ def lab_to_linear(
     """Linear light in sRGB's primaries; what sRGB has lies in [0, 1]."""
     y = (L[:, 0] + 16) / 116
     f = torch.stack((y + ab[:, 0] / 500, y, y - ab[:, 1] / 200), 1)
-    xyz = torch.where(f > _EPSILON ** (1 / 3), f**3, (f - 16 / 116) / _KAPPA)
-    xyz = xyz * xyz.new_tensor(_WHITE_D65).view(1, 3, 1, 1)
+    xyz = torch.where(f > _EPSILON ** (1 / 3), f**3, (f - 16 / 116) / _KAPPA).unbind(1)
+    xyz = torch.stack([value * white for value, white in zip(xyz, _WHITE_D65, strict=True)], 1)
     return _mix(_XYZ_TO_RGB, xyz)
 
 

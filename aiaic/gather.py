@@ -18,39 +18,27 @@ def gather(x: Tensor, batch: Batch) -> Tensor:
     """Rows ``x [b ...]`` of every worker, as ``[global_size ...]`` in the global batch's order.
 
     Differentiable: the gradient of a worker's rows is the sum over what all workers did with them.
-    Workers may own different numbers of rows.
+    Workers may own different numbers of rows. Each puts its own into zeros, and these are summed:
+    the shapes follow from the batch alone, so that nobody waits for the device to tell them.
     """
     if world_size() == 1:
         return x
-    counts = _all_gather(torch.tensor([len(batch)], device=x.device)).flatten().tolist()
-    order = torch.argsort(_join(batch.position, counts))
-    return _Join.apply(x, counts)[order]
+    return _Gather.apply(x, batch.position, batch.global_size)
 
 
-def _all_gather(x: Tensor) -> Tensor:
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.stack(parts)
-
-
-def _join(x: Tensor, counts: list[int]) -> Tensor:
-    """Concatenate workers' rows; collectives want equal shapes, so rows are padded on the way."""
-    padded = x.new_zeros(max(counts), *x.shape[1:])
-    padded[: len(x)] = x
-    return torch.cat([part[:n] for part, n in zip(_all_gather(padded), counts, strict=True)])
-
-
-class _Join(torch.autograd.Function):
+class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, counts: list[int]) -> Tensor:
-        ctx.counts = counts
-        if x.dtype == torch.bool:
-            return _join(x.to(torch.uint8), counts).to(torch.bool)
-        return _join(x, counts)
+    def forward(ctx: Any, x: Tensor, position: Tensor, global_size: int) -> Tensor:
+        ctx.save_for_backward(position)
+        dtype = torch.uint8 if x.dtype == torch.bool else x.dtype
+        rows = x.new_zeros(global_size, *x.shape[1:], dtype=dtype)
+        rows[position] = x.to(dtype)
+        dist.all_reduce(rows)
+        return rows.to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         total = gradients[0].contiguous().clone()
         dist.all_reduce(total)
-        start = sum(ctx.counts[: dist.get_rank()])
-        return total[start : start + ctx.counts[dist.get_rank()]], None
+        (position,) = ctx.saved_tensors
+        return total[position], None, None

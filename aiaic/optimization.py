@@ -36,6 +36,17 @@ class TrainingConfig:
     """Steps between checkpoints; each validation has one besides."""
     keep: int = 2
     """Newest checkpoints that stay beside the best, so that a damaged one has another before it."""
+    accumulate: int = 1
+    """Micro-batches that a step is cut into, one after the other, so that a large batch fits a
+    small device. Pairs within a batch (mismatched semantics, stage 2's negatives) are then pairs
+    within a micro-batch."""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """Whether networks are compiled; ``auto``: on CUDA in bf16. It takes some minutes at the start
+    of a stage, and changes no more than the rounding."""
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise ValueError("training.accumulate counts micro-batches: give 1 or more")
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
@@ -50,12 +61,19 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
 def adamw(
     parameters: Sequence[tuple[str, nn.Parameter, float]], weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW over (name, parameter, share of the learning rate); each group carries its share."""
-    groups = [
-        {"params": [p], "share": share, "weight_decay": weight_decay if p.ndim > 1 else 0.0}
-        for _, p, share in parameters
+    """AdamW over (name, parameter, share of the learning rate); each group carries its share.
+
+    Few groups, each updated by one fused kernel: one per share and weight decay.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for _, parameter, share in parameters:
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((share, decay), []).append(parameter)
+    settings = [
+        {"params": members, "share": share, "weight_decay": decay}
+        for (share, decay), members in groups.items()
     ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99), fused=True)
+    return torch.optim.AdamW(settings, lr=0.0, betas=(0.9, 0.99), fused=True)
 
 
 class AveragedWeights:

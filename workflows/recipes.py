@@ -73,7 +73,7 @@ def convnext_tiny_unet() -> Recipe:
 
 
 def vggsound() -> Recipe:
-    """VGGSound's 200,000 clips of 10 s, on some eight GPUs."""
+    """VGGSound's 200,000 clips of 10 s, on one node of eight GPUs: ``--workers 8``."""
     larger = {
         "sampling.batch_size": 256,
         "sampling.streams": 128,
@@ -82,6 +82,38 @@ def vggsound() -> Recipe:
         "stage3.steps": 40_000,
     }
     return _named("vggsound", config.override(resnet34_unet(), larger))
+
+
+def vggsound_one_gpu() -> Recipe:
+    """The same on one GPU, ``--workers 1``: each step in four micro-batches of 64.
+
+    Stage 2 then tells a sound's picture from 63 others instead of 255. Where 256 fit the memory,
+    take ``vggsound`` itself.
+    """
+    return _named("vggsound_one_gpu", config.override(vggsound(), {"training.accumulate": 4}))
+
+
+def vggsound_nodes() -> Recipe:
+    """The same on four nodes of eight GPUs, ``--workers 32``: steps four times as large.
+
+    So a quarter of the steps, with averages over as many samples as before. Learning rates grow
+    with the root of the batch, as AdamW's do (Malladi et al. 2022, arXiv 2205.10287), and warm up
+    over as many steps, which is four times the samples.
+    """
+    original, times = vggsound(), 4
+    training, sampling = original.training, original.sampling
+    scaled: dict[str, Any] = {
+        "sampling.batch_size": sampling.batch_size * times,
+        "sampling.streams": 256,
+        "training.ema_decay": training.ema_decay**times,
+        "training.validate_every": training.validate_every // times,
+        "training.save_every": training.save_every // times,
+    }
+    for name in ("stage1", "stage2", "stage3"):
+        stage = getattr(original, name)
+        scaled[f"{name}.steps"] = stage.steps // times
+        scaled[f"{name}.learning_rate"] = stage.learning_rate * times**0.5
+    return _named("vggsound_nodes", config.override(original, scaled))
 
 
 def ave() -> Recipe:
@@ -98,7 +130,15 @@ def ave() -> Recipe:
 
 NETWORKS: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
-    for recipe in (compact, resnet34_unet, convnext_tiny_unet, vggsound, ave)
+    for recipe in (
+        compact,
+        resnet34_unet,
+        convnext_tiny_unet,
+        vggsound,
+        vggsound_one_gpu,
+        vggsound_nodes,
+        ave,
+    )
 }
 """What is trained, with the method at its best."""
 

@@ -11,7 +11,7 @@ from aiaic.augmentation import AugmentationConfig
 from aiaic.batch import Batch
 from aiaic.gather import gather
 from aiaic.networks.model import Model
-from aiaic.stages.base import HearingStage, StageOutput
+from aiaic.stages.base import HearingStage, StageOutput, uncompiled
 
 _MAX_SCALE = 100.0  # as in CLIP: a lower temperature makes training unstable
 
@@ -47,6 +47,9 @@ class Stage2(HearingStage):
         self.settings = settings
         self.augmentation = augmentation
 
+    def tensor_parts(self) -> list[nn.Module]:
+        return [self.model.scene.trunk, self.model.audio.trunk]
+
     def forward(self, batch: Batch) -> StageOutput:
         audio, scene = self._embed(batch, augmented=True)
         return self._losses(
@@ -54,6 +57,7 @@ class Stage2(HearingStage):
             gather(batch.video, batch), batch.position,
         )  # fmt: skip
 
+    @uncompiled
     def validate(self, batch: Batch) -> StageOutput:
         audio, scene = self._embed(batch, augmented=False)
         own = torch.arange(len(audio), device=audio.device)

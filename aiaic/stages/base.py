@@ -1,9 +1,12 @@
 """What the loop knows of a stage."""
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -21,6 +24,28 @@ class StageOutput:
     """What is minimized: its mean over the global batch."""
     terms: dict[str, Float[Tensor, " b"]]
     """Unweighted terms and other figures for the curves."""
+
+
+class Function(nn.Module):
+    """A function of tensors as a module without weights, so that it is compiled like a network."""
+
+    def __init__(self, function: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *tensors: Tensor) -> Any:
+        return self.function(*tensors)
+
+
+def uncompiled(method: Callable[..., StageOutput]) -> Callable[..., StageOutput]:
+    """Decorator of what runs without compilation even where a stage's parts are compiled."""
+
+    @functools.wraps(method)
+    def run(*arguments: Any) -> StageOutput:
+        with torch.compiler.set_stance("force_eager"):
+            return method(*arguments)
+
+    return run
 
 
 class Stage(nn.Module, ABC):
@@ -49,6 +74,13 @@ class Stage(nn.Module, ABC):
             if parameter.requires_grad
         ]
 
+    @abstractmethod
+    def tensor_parts(self) -> list[nn.Module]:
+        """The parts that turn tensors of fixed shapes into tensors, and do nothing else.
+
+        No collective, no draw, no look at a value: these may be compiled.
+        """
+
     def listen(self, batches: Iterable[Batch]) -> None:
         """Find what must be known of the training sounds before the first step of a run.
 
@@ -62,7 +94,10 @@ class Stage(nn.Module, ABC):
 
     @abstractmethod
     def validate(self, batch: Batch) -> StageOutput:
-        """Losses of a validation batch: no random draws, no other worker."""
+        """Losses of a validation batch: no random draws, no other worker, and nothing compiled.
+
+        Its batches have other shapes than those of training, each of which would be compiled.
+        """
 
 
 class HearingStage(Stage):

@@ -1,11 +1,13 @@
 """Stages 1 and 3: a colorizer guided by the colour picture's semantics, then by the sound's."""
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aiaic import losses
@@ -13,7 +15,7 @@ from aiaic.augmentation import AugmentationConfig
 from aiaic.batch import Batch, Draw
 from aiaic.color import AB_SCALE, rgb_to_lab
 from aiaic.networks.model import Model
-from aiaic.stages.base import HearingStage, Stage, StageOutput
+from aiaic.stages.base import Function, HearingStage, Stage, StageOutput, uncompiled
 from aiaic.stages.semantics import Assigned, assign
 
 
@@ -66,17 +68,31 @@ class ColorizationStage(Stage):
 
     settings: ColorizationConfig
 
+    def __init__(
+        self,
+        model: Model,
+        settings: ColorizationConfig,
+        trained: Sequence[tuple[nn.Module, float]],
+    ) -> None:
+        super().__init__(model, trained)
+        self.settings = settings
+        self.rgb_to_lab = Function(rgb_to_lab)
+        self.colour_loss = Function(functools.partial(_colour_loss, beta=settings.beta))
+
+    def tensor_parts(self) -> list[nn.Module]:
+        return [self.rgb_to_lab, self.model.colorizer, self.colour_loss]
+
     def losses(
         self, batch: Batch, assigned: Assigned, *, always_relevant: bool = False
     ) -> StageOutput:
-        L, ab = rgb_to_lab(batch.picture)
+        L, ab = self.rgb_to_lab(batch.picture)
         predicted, logits = self.model.colorizer(
             L,
             assigned.semantics,
             assigned.present,
             always_relevant=always_relevant,
         )
-        colour = losses.colour(predicted.float(), ab / AB_SCALE, self.settings.beta)
+        colour = self.colour_loss(predicted, ab)
         terms = {"colour": colour}
         loss = colour
         if not (always_relevant or self.model.colorizer.always_relevant):
@@ -94,13 +110,16 @@ class Stage1(ColorizationStage):
     """``E``, ``Es``, ``C`` and ``G`` learn together from colour pictures (arXiv 2401.13270)."""
 
     def __init__(self, model: Model, settings: Stage1Config) -> None:
-        super().__init__(model, [(model.colorizer, 1.0), (model.scene, 1.0)])
-        self.settings = settings
+        super().__init__(model, settings, [(model.colorizer, 1.0), (model.scene, 1.0)])
         self.scene_view = settings.scene_view
+        self.random_view = Function(functools.partial(random_view, size_px=model.scene.size_px))
         # Fitting pairs alone teach the relevance nothing: it is held at 1 (recipe ``paper``).
         self.always_relevant = settings.p_mismatch == 0
         if self.always_relevant:
             model.colorizer.scores().requires_grad_(requires_grad=False)
+
+    def tensor_parts(self) -> list[nn.Module]:
+        return [*super().tensor_parts(), self.random_view, self.model.scene.trunk]
 
     def forward(self, batch: Batch) -> StageOutput:
         assigned = assign(
@@ -119,8 +138,9 @@ class Stage1(ColorizationStage):
         if self.scene_view == "frame":
             assert batch.other_picture is not None
             shown = batch.other_picture
-        return random_view(shown.float() / 255, batch, self.model.scene.size_px)
+        return self.random_view(shown, batch.draws)
 
+    @uncompiled
     def validate(self, batch: Batch) -> StageOutput:
         semantics = self.model.scene(batch.picture.float() / 255)
         own = _own(semantics, _all(batch))
@@ -133,9 +153,12 @@ class Stage3(ColorizationStage, HearingStage):
     def __init__(
         self, model: Model, settings: Stage3Config, augmentation: AugmentationConfig
     ) -> None:
-        super().__init__(model, [(model.colorizer, 1.0), (model.audio, settings.audio_share)])
-        self.settings = settings
+        trained = [(model.colorizer, 1.0), (model.audio, settings.audio_share)]
+        super().__init__(model, settings, trained)
         self.augmentation = augmentation
+
+    def tensor_parts(self) -> list[nn.Module]:
+        return [*super().tensor_parts(), self.model.audio.trunk]
 
     def forward(self, batch: Batch) -> StageOutput:
         assigned = assign(
@@ -147,24 +170,37 @@ class Stage3(ColorizationStage, HearingStage):
         )
         return self.losses(batch, assigned)
 
+    @uncompiled
     def validate(self, batch: Batch) -> StageOutput:
         return self.losses(batch, _own(self.hear(batch, augmented=False), batch.has_sound))
 
 
 def random_view(
-    rgb: Float[Tensor, "b 3 h w"], batch: Batch, size_px: int
+    rgb: UInt8[Tensor, "b 3 h w"], draws: Float[Tensor, "b 19"], size_px: int
 ) -> Float[Tensor, "b 3 s s"]:
-    """Another crop of each picture: 60 to 100 % of each side, perhaps mirrored."""
-    scale = 0.6 + 0.4 * batch.draw(Draw.VIEW_SCALE)
-    mirror = torch.where(batch.draw(Draw.VIEW_FLIP) < 0.5, -1.0, 1.0)
-    theta = rgb.new_zeros(len(rgb), 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = scale * mirror, scale
-    theta[:, 0, 2] = (1 - scale) * (2 * batch.draw(Draw.VIEW_X) - 1)
-    theta[:, 1, 2] = (1 - scale) * (2 * batch.draw(Draw.VIEW_Y) - 1)
+    """Another crop of each picture, in [0, 1]: 60 to 100 % of each side, perhaps mirrored."""
+    scale = 0.6 + 0.4 * draws[:, Draw.VIEW_SCALE]
+    mirror = torch.where(draws[:, Draw.VIEW_FLIP] < 0.5, -1.0, 1.0)
+    left = (1 - scale) * (2 * draws[:, Draw.VIEW_X] - 1)
+    top = (1 - scale) * (2 * draws[:, Draw.VIEW_Y] - 1)
     # Sampled at twice the size and averaged: grid_sample alone would alias.
-    grid = F.affine_grid(theta, [len(rgb), 3, 2 * size_px, 2 * size_px], align_corners=False)
-    views = F.grid_sample(rgb, grid, padding_mode="reflection", align_corners=False)
+    count, side = len(rgb), 2 * size_px
+    # Spelled out: affine_grid's matrix product runs in bf16 under autocast, a pixel beside.
+    centres = torch.linspace(-1, 1, side, device=rgb.device) * (side - 1) / side
+    x = (scale * mirror)[:, None] * centres + left[:, None]
+    y = scale[:, None] * centres + top[:, None]
+    grid = torch.stack(
+        (x[:, None, :].expand(count, side, side), y[:, :, None].expand(count, side, side)), -1
+    )
+    views = F.grid_sample(rgb.float() / 255, grid, padding_mode="reflection", align_corners=False)
     return F.avg_pool2d(views, 2)
+
+
+def _colour_loss(
+    predicted: Float[Tensor, "b 2 h w"], ab: Float[Tensor, "b 2 h w"], *, beta: float
+) -> Float[Tensor, " b"]:
+    """The colour loss of predicted ``ab / 110``, in bf16 perhaps, and of true ``ab``."""
+    return losses.colour(predicted.float(), ab / AB_SCALE, beta)
 
 
 def _all(batch: Batch) -> Bool[Tensor, " b"]:

@@ -1,8 +1,11 @@
+import copy
 import itertools
 
 import pytest
 import torch
+from recipes import TINY
 
+from aiaic import config
 from aiaic.optimization import AveragedWeights, adamw, learning_rate
 
 
@@ -47,3 +50,49 @@ def test_biases_do_not_decay():
     named = [(name, parameter, 1.0) for name, parameter in linear.named_parameters()]
     groups = adamw(named, 0.1).param_groups
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+
+
+def stepped(optimizer, model: torch.nn.Module) -> list[torch.Tensor]:
+    """Weights and moments after three steps as the loop makes them."""
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * group["share"]
+        optimizer.step()
+    state = optimizer.state
+    moments = [state[p][name] for p in model.parameters() for name in ("exp_avg", "exp_avg_sq")]
+    return [p.detach() for p in model.parameters()] + moments
+
+
+def test_few_groups_step_to_the_very_bits_of_a_group_per_parameter():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(*(torch.nn.Conv2d(3, 5, 3) for _ in range(3)))
+    other = copy.deepcopy(model)
+    shares = [(name, p, 0.2 if name[0] == "0" else 1.0) for name, p in model.named_parameters()]
+    few = adamw(shares, 0.1)
+    each = torch.optim.AdamW(
+        [
+            {"params": [p], "share": share, "weight_decay": 0.1 if p.ndim > 1 else 0.0}
+            for p, (_, _, share) in zip(other.parameters(), shares, strict=True)
+        ],
+        lr=0.0,
+        betas=(0.9, 0.99),
+        fused=True,
+    )
+    for ours, theirs in zip(stepped(few, model), stepped(each, other), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_groups_are_as_many_as_shares_and_decays():
+    model = torch.nn.Sequential(*(torch.nn.Linear(3, 3) for _ in range(4)))
+    named = [(name, p, 0.5 if name[0] == "3" else 1.0) for name, p in model.named_parameters()]
+    sizes = [len(group["params"]) for group in adamw(named, 0.1).param_groups]
+    assert sizes == [3, 3, 1, 1]
+
+
+def test_a_step_has_one_micro_batch_at_least():
+    with pytest.raises(ValueError, match="accumulate"):
+        config.override(TINY, {"training.accumulate": 0})

@@ -64,3 +64,23 @@ def test_a_wrong_setting_is_refused(settings: list[str], named: str) -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
         recipes.load(None, "nowhere.json")
+
+
+def test_vggsound_sees_as_many_samples_on_any_hardware() -> None:
+    one, node, nodes = (recipes.load(f"vggsound{name}") for name in ("_one_gpu", "", "_nodes"))
+    for stage in ("stage1", "stage2", "stage3"):
+        seen = {r.sampling.batch_size * getattr(r, stage).steps for r in (one, node, nodes)}
+        assert len(seen) == 1, stage
+        assert getattr(nodes, stage).learning_rate == 2 * getattr(node, stage).learning_rate
+    assert nodes.training.ema_decay == pytest.approx(node.training.ema_decay**4)
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "parts"),
+    [("vggsound_one_gpu", 1, 4), ("vggsound", 8, 1), ("vggsound_nodes", 32, 1)],
+)
+def test_workers_share_a_recipes_streams_evenly(name: str, workers: int, parts: int) -> None:
+    recipe = recipes.load(name)
+    assert recipe.training.accumulate == parts
+    assert recipe.sampling.streams % workers == 0
+    assert recipe.sampling.batch_size % (workers * parts) == 0
