@@ -125,12 +125,14 @@ def _references(shards: str, split: str) -> tuple[tuple[SampleRef, ...], Manifes
     """The written samples of a split, and the manifest."""
     described = manifest.load_manifest(shards)
     index = manifest.load_index(shards, described)
-    written = index.filter(pc.field("fate") == manifest.WRITTEN)
+    written = index.select([*_COLUMNS, "fate", "split"]).filter(
+        pc.field("fate") == manifest.WRITTEN
+    )
     chosen = written.filter(pc.field("split") == split)
     if not len(chosen):
         known = ", ".join(sorted(written["split"].unique().to_pylist()))
         raise ValueError(f"'{shards}' has no samples of split '{split}'; its splits: {known}")
-    parts = chosen.select(_COLUMNS).to_batches(max_chunksize=_ROWS)  # rows are large as objects
+    parts = chosen.to_batches(max_chunksize=_ROWS)  # as Python objects, rows are large
     return tuple(_reference(row) for part in parts for row in part.to_pylist()), described
 
 
