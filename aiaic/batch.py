@@ -60,8 +60,8 @@ class Batch:
     global_size: int
     """Number of samples in the global batch, over all workers."""
     ledger: int = 0
-    """Sum of :func:`aiaic.plan.ledger_entry` over these samples, modulo 2**63; 0 in evaluation.
-    Summed over steps and workers it proves that no sample was lost or seen twice."""
+    """Sum of :func:`aiaic.plan.ledger_entry` over these samples, modulo 2**63; 0 in
+    evaluation. Summed over steps and workers it proves that no sample was lost or seen twice."""
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -44,7 +44,7 @@ def _write(
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         video.gop_size, video.bit_rate = key_interval, 600_000
         sound = container.add_stream("aac", rate=RATE_HZ, layout="stereo")
-        canvas = _texture(rng, 2 * height, 2 * width)
+        canvas = texture(rng, 2 * height, 2 * width)
         for number in range(SECONDS * FPS):
             left = round((1 + np.sin(number / 40)) * width / 2)
             top = round((1 + np.cos(number / 55)) * height / 2)
@@ -58,7 +58,7 @@ def _write(
         container.mux(sound.encode(None))
 
 
-def _texture(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+def texture(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
     """Noise whose amplitude falls a little faster than that of photographs, 1/f^1.8, and which is
     tinted differently from place to place; a key frame of it takes 30 kB, like a real clip's."""
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]

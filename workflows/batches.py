@@ -1,17 +1,31 @@
 """The bridge from manifests and storage to :mod:`aiaic.loader`: what to read, and how."""
 
 import collections
-import os
+import sys
 import threading
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow.compute as pc
 
 from aiaic.loader import Samples
 from aiaic.plan import SampleRef
 from data_prep import manifest, splits, storage
+from data_prep.manifest import Manifest
+from workflows.stored_tars import LocalTar, StoredTars
 
 _OPEN_FILES = 128
+_ROWS = 4096
+_COLUMNS = [
+    "key",
+    "youtube_id",
+    "label",
+    "shard",
+    "has_sound",
+    "picture_offsets",
+    "picture_sizes",
+    "sound_offset",
+    "sound_size",
+]
 
 
 def open_samples(shards: str, split: str) -> Samples:
@@ -28,15 +42,15 @@ def open_samples(shards: str, split: str) -> Samples:
         FileNotFoundError: there are no finished shards.
         ValueError: they are damaged, or the split has no samples.
     """
-    refs, digest = _references(shards, split)
+    refs, described = _references(shards, split)
     held_out = {
         ref.youtube_id for ref in refs if split == "train" and splits.is_validation(ref.youtube_id)
     }
     return Samples(
         train=tuple(ref for ref in refs if ref.youtube_id not in held_out),
         validation=tuple(ref for ref in refs if ref.youtube_id in held_out),
-        read=RangeReader(shards),
-        manifest_digest=digest,
+        read=RangeReader(shards, described),
+        manifest_digest=described.digest,
         split=split,
     )
 
@@ -46,34 +60,48 @@ def open_evaluation(shards: str, split: str) -> Samples:
 
     Raises: as :func:`open_samples`.
     """
-    refs, digest = _references(shards, split)
+    refs, described = _references(shards, split)
     return Samples(
-        train=(), validation=refs, read=RangeReader(shards), manifest_digest=digest, split=split
+        train=(),
+        validation=refs,
+        read=RangeReader(shards, described),
+        manifest_digest=described.digest,
+        split=split,
     )
 
 
 class RangeReader:
     """Reads byte ranges of shards; callable from several threads, and picklable.
 
-    Local files are read by ``pread`` on descriptors that stay open, objects in a store by ranged
-    requests.
+    Local files are read by ``pread`` on descriptors that stay open; for those in a store see
+    :mod:`workflows.stored_tars`.
     """
 
-    def __init__(self, shards: str) -> None:
+    def __init__(self, shards: str, described: Manifest) -> None:
         self.shards = shards
+        self.described = described
+        self._tars = {
+            (entry.name, member): getattr(entry, member)
+            for entry in described.shards
+            for member in ("picture", "sound")
+        }
+        self._stored = None if storage.is_local(shards) else StoredTars()
         self._lock = threading.Lock()
-        self._open: collections.OrderedDict[str, _Ranges] = collections.OrderedDict()
+        self._open: collections.OrderedDict[str, LocalTar] = collections.OrderedDict()
 
     def __call__(self, shard: str, member: str, offset: int, size: int) -> bytes:
         """``size`` bytes of a shard's ``"picture"`` or ``"sound"`` tar.
 
         Raises:
             FileNotFoundError: the tar is missing.
-            ValueError: it ends early.
+            ValueError: it ends early, or differs from the manifest.
         """
         locate = manifest.picture_place if member == "picture" else manifest.sound_place
         place = locate(self.shards, shard)
-        content = self._file(place).read(offset, size)
+        if self._stored is None:
+            content = self._file(place).read(offset, size)
+        else:
+            content = self._stored.read(place, self._tars[shard, member], offset, size)
         if len(content) != size:
             raise ValueError(
                 f"'{place}' ends early: {len(content)} of {size} bytes at {offset}; "
@@ -82,62 +110,38 @@ class RangeReader:
         return content
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RangeReader, (self.shards,)
+        return RangeReader, (self.shards, self.described)
 
-    def _file(self, place: str) -> "_Ranges":
+    def _file(self, place: str) -> LocalTar:
         with self._lock:
-            file = self._open.pop(place, None)
-            if file is None:
-                local = storage.is_local(place)
-                file = _LocalFile(place) if local else _StoredFile(place)
+            file = self._open.pop(place, None) or LocalTar(storage.local_path(place))
             self._open[place] = file
             if len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)  # closed once no thread reads from it
             return file
 
 
-class _Ranges(Protocol):
-    def read(self, offset: int, size: int) -> bytes: ...
-
-
-class _LocalFile:
-    def __init__(self, place: str) -> None:
-        self._descriptor = os.open(storage.local_path(place), os.O_RDONLY)
-
-    def read(self, offset: int, size: int) -> bytes:
-        return os.pread(self._descriptor, size, offset)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
-
-
-class _StoredFile:
-    def __init__(self, place: str) -> None:
-        self._place = place
-
-    def read(self, offset: int, size: int) -> bytes:
-        return storage.read_range(self._place, offset, size)
-
-
-def _references(shards: str, split: str) -> tuple[tuple[SampleRef, ...], str]:
-    """The written samples of a split, and the digest of the manifest."""
+def _references(shards: str, split: str) -> tuple[tuple[SampleRef, ...], Manifest]:
+    """The written samples of a split, and the manifest."""
     described = manifest.load_manifest(shards)
     index = manifest.load_index(shards, described)
-    written = index.filter(pc.field("fate") == manifest.WRITTEN)
+    written = index.select([*_COLUMNS, "fate", "split"]).filter(
+        pc.field("fate") == manifest.WRITTEN
+    )
     chosen = written.filter(pc.field("split") == split)
     if not len(chosen):
         known = ", ".join(sorted(written["split"].unique().to_pylist()))
         raise ValueError(f"'{shards}' has no samples of split '{split}'; its splits: {known}")
-    return tuple(_reference(row) for row in chosen.to_pylist()), described.digest
+    parts = chosen.to_batches(max_chunksize=_ROWS)  # as Python objects, rows are large
+    return tuple(_reference(row) for part in parts for row in part.to_pylist()), described
 
 
 def _reference(row: dict[str, Any]) -> SampleRef:
     return SampleRef(
         key=row["key"],
         youtube_id=row["youtube_id"],
-        label=row["label"],
-        shard=row["shard"],
+        label=sys.intern(row["label"]),  # a few names for many samples
+        shard=sys.intern(row["shard"]),
         pictures=tuple(zip(row["picture_offsets"], row["picture_sizes"], strict=True)),
         sound=(row["sound_offset"], row["sound_size"]) if row["has_sound"] else None,
     )
