@@ -5,31 +5,33 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from aiaic import checkpoint, config, gather
+from aiaic import checkpoint, config, gather, transfer
+from aiaic.acceleration import accelerate, distributed, unexchanged
 from aiaic.batch import Batch, mirrored
 from aiaic.checkpoint import Timings
+from aiaic.learner import Learner
 from aiaic.loader import Loader, Samples
-from aiaic.meter import Meter, Totals
+from aiaic.meter import Meter
 from aiaic.networks import model as networks
 from aiaic.networks import pretrained
 from aiaic.networks.pretrained import ReadWeights
-from aiaic.optimization import AveragedWeights, adamw, learning_rate, resolve_precision
+from aiaic.optimization import learning_rate, resolve_precision
 from aiaic.plan import LEDGER_MASK, SampleRef
+from aiaic.profiling import traced
 from aiaic.recipe import Recipe
 from aiaic.run import Run
-from aiaic.saving import OffDevice
 from aiaic.stages import build as stages
 from aiaic.stages.base import StageOutput
 from aiaic.starting import Init, check_same_run, load_init
+from aiaic.throughput import Clock, flops_per_sample, peak_flops
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ def train(
     init: Init | None,
     device: torch.device,
     read_weights: ReadWeights = pretrained.read,
+    profile: Path | None = None,
 ) -> Result:
     """Train one stage to its end, from its newest checkpoint where there is one.
 
@@ -71,6 +74,7 @@ def train(
         init: checkpoint of the stage before; needed by stages 2 and 3, refused by stage 1.
         device: where to compute.
         read_weights: gives the pretrained weights that the recipe names, at the start of a run.
+        profile: local folder for a trace of a few steps.
 
     Raises:
         ValueError: ``init`` is missing, of another stage, or of another architecture; the run was
@@ -81,7 +85,7 @@ def train(
     torch.set_num_threads(recipe.training.threads)
     trainer = Trainer(stage, recipe, samples, run, init, device, read_weights)
     try:
-        result = trainer.fit()
+        result = trainer.fit(profile)
     except BaseException:
         with contextlib.suppress(Exception):  # what has gone wrong first is told
             run.settle(patient=False)
@@ -110,13 +114,8 @@ class Trainer:
         model = networks.build(recipe.model, recipe.sampling.seed)
         self.origin = load_init(model, stage, recipe, init)
         self.stage = stages.build(stage, model, recipe).to(device)
-        if device.type == "cuda":  # on CPUs GroupNorm is several times slower in this format
-            self.stage.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        shares = self.stage.parameter_shares()
-        self.names = [name for name, _, _ in shares]
-        self.parameters = [parameter for _, parameter, _ in shares]
-        self.optimizer = adamw(shares, recipe.training.weight_decay)
-        self.averages = AveragedWeights(self.parameters, recipe.training.ema_decay)
+        accelerate(self.stage, recipe.training, device, precision=self.precision)
+        self.learner = Learner(self.stage, recipe.training)
         self.curves: list[dict[str, float]] = []
         self.step = 0
         self.ledger = 0
@@ -125,32 +124,40 @@ class Trainer:
         if not self._resume():
             if self.origin is None:
                 networks.load_pretrained(model, read_weights)
-                self.averages = AveragedWeights(self.parameters, recipe.training.ema_decay)
+                self.learner = Learner(self.stage, recipe.training)
             self.stage.listen(self._first_sounds())
         self.meter = Meter(device, self.pending if run.rank == 0 else {})
+        self.clock = self._clock()
 
-    def fit(self) -> Result:
+    def fit(self, profile: Path | None = None) -> Result:
         """Train to the last step, or until the run is told to leave.
 
         The last checkpoint may still be under way then.
         """
         self._resumed_at_s = time.perf_counter()
-        module = self._distributed()
-        with contextlib.closing(self._batches()) as batches:
+        with contextlib.ExitStack() as stack:
+            batches = stack.enter_context(contextlib.closing(self._batches()))
+            tracer = profile and stack.enter_context(traced(profile, self.run.rank))
+            module = distributed(self.stage)
             stop = False
             while self.step < self.settings.steps and not stop:
-                train_step(self, module, next(batches))
+                with self.clock.spent("waiting"):
+                    parts = [next(batches) for _ in range(self.recipe.training.accumulate)]
+                with self.clock.spent("computing"):
+                    train_step(self, module, parts)
                 self.step += 1
                 if self._due("report_every") or self._due("validate_every"):
                     self._report()
                 stop = self._told_to_stop()
                 if stop or self._due("save_every") or self._due("validate_every"):
                     self._save(validate=self._due("validate_every"))
-        trained_s, elapsed_s = self._trained_s(), time.time() - self.timings.begun_unix_s
+                if tracer:
+                    tracer.step()
+        trained_s = self._trained_s()
         return Result(
             step=self.step,
-            seconds=elapsed_s,
-            goodput=min(1.0, trained_s / elapsed_s),
+            seconds=self._elapsed_s(),
+            goodput=self._goodput(),
             samples_per_s=self.step * self.recipe.sampling.batch_size / trained_s,
             precision=self.precision,
         )
@@ -171,24 +178,33 @@ class Trainer:
         return bool(flag)
 
     def _report(self) -> None:
-        """Add a point to the curves."""
-        totals = self.meter.totals()
+        """Add a point to the curves, and one to the throughput."""
+        with self.clock.spent("computing"):  # the device catches up here
+            totals = self.meter.totals()
         self.meter.clear()
         self.ledger = (self.ledger + totals.ledger) & LEDGER_MASK
         point = {"step": float(self.step), "learning_rate": self.rate(self.step - 1)}
         self.curves.append(point | totals.means())
+        row = {"step": float(self.step), "goodput": self._goodput()} | self.clock.figures()
+        self.timings = dataclasses.replace(self.timings, rows=[*self.timings.rows, row])
         self.run.progress(self.step, self.curves[-1])
 
     def _save(self, *, validate: bool) -> None:
         """Hand a checkpoint of this step to the run."""
-        totals = self.meter.totals()
         metrics = self.validate() if validate else {}
         if metrics:
             self.curves[-1] |= metrics
-        self.run.save(self.step, metrics, self.snapshot(metrics, totals))
+        with self.clock.spent("saving"):
+            self.run.save(self.step, metrics, self.snapshot(metrics))
 
     def _trained_s(self) -> float:
         return self.timings.trained_s + time.perf_counter() - self._resumed_at_s
+
+    def _elapsed_s(self) -> float:
+        return time.time() - self.timings.begun_unix_s
+
+    def _goodput(self) -> float:
+        return min(1.0, self._trained_s() / self._elapsed_s())
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, from 0."""
@@ -222,7 +238,7 @@ class Trainer:
             return {}
         self.stage.eval()
         sums: dict[str, float] = {}
-        with self.averages.applied(), self.autocast():
+        with self.learner.averages.applied(), self.autocast():
             for batch in self._loader().evaluation(own, size):
                 output = self.stage.validate(batch.to(self.device))
                 for name, values in {"loss": output.loss, **output.terms}.items():
@@ -230,22 +246,15 @@ class Trainer:
         self.stage.train()
         return {f"validation_{n}": s / len(chosen) for n, s in _sum_over_workers(sums).items()}
 
-    def snapshot(self, metrics: dict[str, float], totals: Totals) -> Callable[[Path], None]:
-        """Copy all that a checkpoint of this step holds; what is given writes it, in any thread."""
-        raw = {f"weight.{n}": p for n, p in zip(self.names, self.parameters, strict=True)}
-        state = self.optimizer.state
-        moments = {
-            f"{moment}.{name}": state[parameter][moment]
-            for name, parameter in zip(self.names, self.parameters, strict=True)
-            for moment in ("exp_avg", "exp_avg_sq", "step")
-        }
-        averages = {
-            f"average.{n}": a for n, a in zip(self.names, self.averages.averages, strict=True)
-        }
-        training = OffDevice(raw | moments | averages)
-        trained = {name.removeprefix("model.") for name in self.names}
-        rest = {n: v for n, v in self.stage.model.state_dict().items() if n not in trained}
-        model = OffDevice(rest)
+    def snapshot(self, metrics: dict[str, float]) -> Callable[[Path], None]:
+        """Copy all that a checkpoint of this step holds; what is given writes it, in any thread.
+
+        Every worker has to ask, since they count together.
+
+        Raises:
+            NonFiniteLossError: a loss since the last report is not finite.
+        """
+        totals, copies = self.meter.totals(), self.learner.copies()
         record = checkpoint.Record(
             stage=self.number,
             step=self.step,
@@ -260,17 +269,7 @@ class Trainer:
             ledger=(self.ledger + totals.ledger) & LEDGER_MASK,
         )
         timings = dataclasses.replace(self.timings, trained_s=self._trained_s())
-
-        def write(folder: Path) -> None:
-            stored = training.tensors()
-            averaged = {
-                name.removeprefix("average.model."): value
-                for name, value in stored.items()
-                if name.startswith("average.model.")
-            }
-            checkpoint.write(folder, record, model.tensors() | averaged, stored, timings)
-
-        return write
+        return lambda folder: checkpoint.write(folder, record, *copies.tensors(), timings)
 
     def _resume(self) -> bool:
         """Go on from the newest checkpoint; whether there is one."""
@@ -279,20 +278,7 @@ class Trainer:
             return False
         record = checkpoint.read_record(folder)
         check_same_run(record, self.recipe, self.samples, self.number)
-        self.stage.model.load_state_dict(checkpoint.read_model(folder))  # for all that is no weight
-        stored = checkpoint.read_training(folder)
-        with torch.no_grad():
-            for name, parameter, average in zip(
-                self.names, self.parameters, self.averages.averages, strict=True
-            ):
-                parameter.copy_(stored[f"weight.{name}"])
-                average.copy_(stored[f"average.{name}"])
-                self.optimizer.state[parameter] = {
-                    moment: stored[f"{moment}.{name}"].to(
-                        "cpu" if moment == "step" else self.device, copy=True
-                    )
-                    for moment in ("exp_avg", "exp_avg_sq", "step")
-                }
+        self.learner.load(folder)
         self.step, self.curves = record.step, list(record.curves)
         self.pending, self.ledger = record.pending, record.ledger
         self.timings = checkpoint.read_timings(folder) or self.timings
@@ -314,7 +300,10 @@ class Trainer:
                 len(chosen),
                 sampling.batch_size,
             )
-        return self._loader().training(chosen, sampling, run.rank, run.world_size, self.step)
+        batches = self._loader().training(
+            chosen, sampling, run.rank, run.world_size, self.step, self.recipe.training.accumulate
+        )
+        return transfer.ahead(batches, self.device)
 
     def _with_sound(self, chosen: tuple[SampleRef, ...]) -> tuple[SampleRef, ...]:
         return tuple(s for s in chosen if s.sound is not None) if self.number == 2 else chosen
@@ -328,39 +317,39 @@ class Trainer:
             augmentation=self.recipe.augmentation,
             other_frame=needs.other_frame,
             threads=self.recipe.training.decode_threads,
+            pinned=self.device.type == "cuda",
         )
 
-    def _distributed(self) -> nn.Module:
-        if self.run.world_size == 1:
-            return self.stage
-        assert gather.world_size() == self.run.world_size, "the process group is not initialized"
-        return DistributedDataParallel(self.stage, gradient_as_bucket_view=True)
+    def _clock(self) -> Clock:
+        """Operations are counted where a device is known by which they could be judged."""
+        peak = peak_flops(self.device, self.precision)
+        if peak is None:
+            return Clock(0.0, None)
+        sample = next(self._loader().evaluation(self._with_sound(self.samples.train)[:1], 1))
+        return Clock(flops_per_sample(self.stage, sample), peak)
 
 
-def train_step(trainer: Trainer, module: nn.Module, batch: Batch) -> None:
-    """One optimizer step; nothing in it waits for the device."""
-    trainer.optimizer.zero_grad(set_to_none=True)
-    output = backward(trainer, module, batch)
-    trainer.meter.add(trainer.step + 1, batch, output)
-    nn.utils.clip_grad_norm_(trainer.parameters, trainer.recipe.training.clip_norm)
-    rate = trainer.rate(trainer.step)
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = rate * group["share"]
-    trainer.optimizer.step()
-    trainer.averages.update(trainer.step)
+def train_step(trainer: Trainer, module: nn.Module, parts: Sequence[Batch]) -> None:
+    """One optimizer step over the micro-batches of a batch; nothing in it waits for the device."""
+    trainer.learner.forget()
+    for number, batch in enumerate(parts, start=1):
+        with unexchanged(module) if number < len(parts) else contextlib.nullcontext():
+            output = backward(trainer, module, batch, len(parts))
+        trainer.meter.add(trainer.step + 1, batch, output)
+        trainer.clock.count(len(batch))
+    trainer.learner.update(trainer.step, trainer.rate(trainer.step))
 
 
-def backward(trainer: Trainer, module: nn.Module, batch: Batch) -> StageOutput:
-    """Losses of a batch, and their gradient.
+def backward(trainer: Trainer, module: nn.Module, batch: Batch, parts: int) -> StageOutput:
+    """Losses of a micro-batch, one of so many parts of a batch, and their gradient.
 
     What is differentiated is the sum over this worker's samples, times workers, over the size of
-    the global batch; DDP takes the mean over workers. So workers weigh by their samples, and the
-    gradient is that of the mean over the global batch.
+    the global micro-batch and the number of these; DDP takes the mean over workers. So workers
+    weigh by their samples, and the gradient is that of the mean over the global batch.
     """
-    batch = mirrored(batch.to(trainer.device), flip=trainer.recipe.view.flip)
     with trainer.autocast():
-        output: StageOutput = module(batch)
-    loss = output.loss.sum() * (trainer.run.world_size / batch.global_size)
+        output: StageOutput = module(mirrored(batch, flip=trainer.recipe.view.flip))
+    loss = output.loss.sum() * (trainer.run.world_size / (batch.global_size * parts))
     loss.backward()
     return output
 

@@ -33,8 +33,10 @@ def _copied_ahead(
     copies = torch.cuda.Stream(device)
     waiting: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
+        copied = torch.cuda.Event()
         with torch.cuda.stream(copies):
-            following = batch.to(device), copies.record_event()
+            following = batch.to(device), copied
+            copied.record()
         if waiting is not None:
             yield _arrived(*waiting)
         waiting = following

@@ -13,7 +13,7 @@ from recipes import TINY
 from samples import tiny_samples
 from two_workers import gradients, trainer_of, worker
 
-from aiaic import checkpoint, config, training
+from aiaic import checkpoint, config, plan, training
 from aiaic.meter import NonFiniteLossError
 from aiaic.run import LocalRun
 from aiaic.training import Init, Trainer
@@ -183,11 +183,36 @@ def test_a_non_finite_loss_names_its_step_and_batch_and_is_never_saved(tmp_path)
                 named = batch.keys
                 with torch.no_grad():
                     next(trainer.stage.model.colorizer.backbone.parameters()).fill_(torch.nan)
-            training.train_step(trainer, trainer.stage, batch)
+            training.train_step(trainer, trainer.stage, [batch])
             trainer.step += 1
     with pytest.raises(NonFiniteLossError, match=f"step 3: the loss is nan.*{named[3]}"):
         trainer._save(validate=False)
     assert not checkpoint.steps(tmp_path)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_the_ledger_tells_that_each_sample_of_the_plan_was_trained_on_once(stages, stage):
+    samples = tiny_samples(32, validation=8).train
+    expected = plan.ledger(samples, TINY.sampling, 0, 20)
+    assert checkpoint.read_record(stages[stage]).ledger == expected != 0
+
+
+def test_micro_batches_have_the_batchs_gradient_and_samples(tmp_path):
+    """Without pairs of samples, which lie within a micro-batch."""
+    settled = config.override(TINY, {"stage1.p_mismatch": 0.0, "stage1.steps": 1})
+    recipes = {parts: config.override(settled, {"training.accumulate": parts}) for parts in (1, 4)}
+    found = {}
+    for parts, recipe in recipes.items():
+        trainer = Trainer(1, recipe, tiny_samples(32), LocalRun(tmp_path / str(parts)), None, CPU)
+        trainer.fit()
+        trainer.run.settle()
+        record = checkpoint.read_record(checkpoint.steps(tmp_path / str(parts))[-1])
+        found[parts] = record, [p.grad for p in trainer.learner.parameters]
+    (one, whole), (four, summed) = found.values()
+    assert one.ledger == four.ledger
+    assert one.curves[0]["loss"] == pytest.approx(four.curves[0]["loss"], rel=1e-5)
+    for ours, theirs in zip(summed, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
 
 
 def test_few_samples_make_small_batches_and_say_so(tmp_path, caplog):

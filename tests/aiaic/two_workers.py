@@ -9,6 +9,7 @@ from recipes import TINY
 from samples import tiny_samples
 
 from aiaic import config, training
+from aiaic.acceleration import distributed
 from aiaic.run import LocalRun
 from aiaic.starting import Init
 from aiaic.training import Trainer
@@ -19,14 +20,14 @@ CPU = torch.device("cpu")
 def gradients(trainer: Trainer, rank: int, world_size: int) -> dict[str, torch.Tensor]:
     """Gradients of the first step, before clipping."""
     trainer.run.rank, trainer.run.world_size = rank, world_size
-    module = trainer._distributed()
+    module = distributed(trainer.stage)
     batches = trainer._batches()
     batch = next(itertools.islice(batches, 1))
     batches.close()
-    training.backward(trainer, module, batch)
+    training.backward(trainer, module, batch, 1)
     return {
         name: parameter.grad.clone()
-        for name, parameter in zip(trainer.names, trainer.parameters, strict=True)
+        for name, parameter in zip(trainer.learner.names, trainer.learner.parameters, strict=True)
         if parameter.grad is not None
     }
 
