@@ -34,7 +34,8 @@ def _copied_ahead(
     waiting: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
         with torch.cuda.stream(copies):
-            following = batch.to(device), copies.record_event()
+            following = batch.to(device), torch.cuda.Event()
+        following[1].record(copies)
         if waiting is not None:
             yield _arrived(*waiting)
         waiting = following
