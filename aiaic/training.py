@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from aiaic import checkpoint, config, gather
+from aiaic import checkpoint, config, gather, transfer
 from aiaic.batch import Batch, mirrored
 from aiaic.checkpoint import Timings
 from aiaic.loader import Loader, Samples
@@ -314,7 +314,8 @@ class Trainer:
                 len(chosen),
                 sampling.batch_size,
             )
-        return self._loader().training(chosen, sampling, run.rank, run.world_size, self.step)
+        batches = self._loader().training(chosen, sampling, run.rank, run.world_size, self.step)
+        return transfer.ahead(batches, self.device)
 
     def _with_sound(self, chosen: tuple[SampleRef, ...]) -> tuple[SampleRef, ...]:
         return tuple(s for s in chosen if s.sound is not None) if self.number == 2 else chosen
@@ -328,6 +329,7 @@ class Trainer:
             augmentation=self.recipe.augmentation,
             other_frame=needs.other_frame,
             threads=self.recipe.training.decode_threads,
+            pinned=self.device.type == "cuda",
         )
 
     def _distributed(self) -> nn.Module:
