@@ -194,11 +194,12 @@ def _ray(corpus: Corpus) -> float:
     """Over an epoch, from its first batch on: what was read ahead of that counts in its favour."""
     import ray
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
     if not ray.is_initialized():
         os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-        ray.data.DataContext.get_current().enable_progress_bars = False
+        ray.init(
+            num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+        )
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
     pairs = ray.data.read_webdataset(corpus.joined, decoder=None)
     shown = pairs.map_batches(_shown_rows, batch_size=BATCH)
     begun, samples = 0.0, 0
