@@ -39,9 +39,10 @@ from gpu_steps import (  # noqa: E402
     kernels,
     synchronize,
     synthetic_batch,
+    waits,
 )
 
-from aiaic import config  # noqa: E402
+from aiaic import config, transfer  # noqa: E402
 from aiaic.loader import Loader  # noqa: E402
 from aiaic.recipe import Recipe  # noqa: E402
 from aiaic.saving import OffDevice  # noqa: E402
@@ -153,7 +154,7 @@ class Benchmark:
             yield f"stage {stage}", lambda s=stage: self._fed(s, recipe)
 
     def _fed(self, stage: int, recipe: Recipe) -> Iterator[Row]:
-        with self._loading(stage, recipe) as batches:
+        with self._loading(stage, recipe, torch.device("cpu")) as batches:
             for _ in range(2):
                 next(batches)
             begun, count = time.perf_counter(), 0
@@ -163,13 +164,13 @@ class Benchmark:
             rate = count * self.batch / (time.perf_counter() - begun)
         yield {"what": "loader alone", "threads": self.options.threads, "img_per_s": round(rate, 1)}
         training = Training(stage, recipe, self.device, self._choices())
-        with self._loading(stage, recipe) as batches:
+        with self._loading(stage, recipe, self.device) as batches:
             figures = training.measure(lambda: next(batches), self.seconds, self.ahead)
         yield {"what": "loader, transfer and training", **figures}
         yield {"what": "blocked by a checkpoint", **self._blocked(training)}
 
     @contextlib.contextmanager
-    def _loading(self, stage: int, recipe: Recipe) -> Iterator[Any]:
+    def _loading(self, stage: int, recipe: Recipe, device: torch.device) -> Iterator[Any]:
         sampling = {"sampling.batch_size": self.batch, "sampling.streams": min(self.batch, 64)}
         recipe, needs = config.override(recipe, sampling), stages.needs(stage, recipe)
         samples = encoded_samples(recipe, 20 * self.batch)
@@ -180,11 +181,10 @@ class Benchmark:
             augmentation=recipe.augmentation,
             other_frame=needs.other_frame,
             threads=self.options.threads,
-            pinned=self.device.type == "cuda",
+            pinned=device.type == "cuda",
         )
-        with contextlib.closing(
-            loader.training(samples.train, recipe.sampling, 0, 1, 0)
-        ) as batches:
+        made = loader.training(samples.train, recipe.sampling, 0, 1, 0)
+        with contextlib.closing(transfer.ahead(made, device)) as batches:
             yield batches
 
     def _blocked(self, training: Training) -> Row:
@@ -217,6 +217,8 @@ class Benchmark:
     def _kernels(self, recipe: Recipe, choices: Choices) -> Iterator[Row]:
         batches = [synthetic_batch(1, recipe, self.batch, self.device)] * 3
         training = Training(1, recipe, self.device, choices)
+        training.step(batches[0])
+        yield {"what": "waits for the device in a step", "at": waits(training, batches[0])}
         yield from kernels(training, batches, 12)
 
 

@@ -4,8 +4,10 @@ import dataclasses
 import gc
 import io
 import time
+import warnings
 import wave
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -198,7 +200,8 @@ def kernels(training: Training, batches: Sequence[Batch], count: int) -> Iterato
     synchronize(training.device)
     cuda = training.device.type == "cuda"
     kind = torch.profiler.ProfilerActivity
-    with torch.profiler.profile(activities=[kind.CUDA] if cuda else [kind.CPU]) as trace:
+    activities = [kind.CUDA] if cuda else [kind.CPU]
+    with torch.profiler.profile(activities=activities, acc_events=True) as trace:
         for batch in batches:
             training.step(batch)
         synchronize(training.device)
@@ -213,3 +216,17 @@ def kernels(training: Training, batches: Sequence[Batch], count: int) -> Iterato
             "share_percent": round(100 * spent / max(total, 1e-9), 1),
             "calls": event.count // len(batches),
         }
+
+
+def waits(training: Training, batch: Batch) -> list[str]:
+    """Where a step on CUDA, its second or a later one, makes the host wait for the device."""
+    if training.device.type != "cuda":
+        return []
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            training.step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
