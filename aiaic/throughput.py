@@ -53,10 +53,10 @@ def flops_per_sample(stage: Stage, batch: Batch) -> float:
 
 
 def _convolution_backward(
-    gradient: torch.Size, x: torch.Size, weight: torch.Size, *others: Any, **_: Any
+    gradient: list[int], x: list[int], weight: list[int], *others: Any, **_: Any
 ) -> int:
     """As many operations as forward for each of both gradients; torch 2.11 forgets the groups."""
-    *_, transposed, _, _, wanted = others
+    transposed, wanted = others[4], others[7]
     return conv_flop_count(x, weight, gradient, transposed) * (wanted[0] + wanted[1])
 
 
