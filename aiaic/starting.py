@@ -9,7 +9,9 @@ from aiaic.networks import model as networks
 from aiaic.networks.model import Model
 from aiaic.recipe import Recipe
 
-_FREE = frozenset(f"training.{key}" for key in ("threads", "decode_threads", "save_every", "keep"))
+_FREE = frozenset(
+    f"training.{key}" for key in ("threads", "decode_threads", "save_every", "keep", "compile")
+)
 """What may change from one attempt to the next: it decides nothing that is learned."""
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from aiaic.batch import Batch
 from aiaic.stages.base import Stage
@@ -47,9 +47,20 @@ def flops_per_sample(stage: Stage, batch: Batch) -> float:
     with FakeTensorMode(allow_non_fake_inputs=True), torch.random.fork_rng(devices=[]):
         fakes = {f.name: _fake(getattr(batch, f.name)) for f in dataclasses.fields(batch)}
         shadow = _without_values(stage)
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=_CORRECTED) as counter:
             shadow.validate(dataclasses.replace(batch, **fakes)).loss.sum().backward()
     return counter.get_total_flops() / len(batch)
+
+
+def _convolution_backward(
+    gradient: list[int], x: list[int], weight: list[int], *others: Any, **_: Any
+) -> int:
+    """As many operations as forward for each of both gradients; torch 2.11 forgets the groups."""
+    transposed, wanted = others[4], others[7]
+    return conv_flop_count(x, weight, gradient, transposed) * (wanted[0] + wanted[1])
+
+
+_CORRECTED = {torch.ops.aten.convolution_backward: _convolution_backward}
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:

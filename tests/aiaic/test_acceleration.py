@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from recipes import TINY
-from two_devices import gradients, stage_of, worker
+from two_devices import batches, gradients, stage_of, worker
 
 from aiaic import acceleration, config
+from aiaic.optimization import adamw
 
 ASKED = [
     *((stage, accumulate, None) for stage in (1, 2, 3) for accumulate in (1, 3)),
@@ -65,3 +66,31 @@ def test_cpus_compile_only_if_asked(monkeypatch):
         training = config.override(TINY, {"training.compile": choice}).training
         acceleration.accelerate(stage, training, torch.device("cpu"), precision="bf16")
         assert compiled == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_step_on_a_gpu_never_waits_for_it(number):
+    device = torch.device("cuda")
+    stage = stage_of(number).to(device)
+    shares = stage.parameter_shares()
+    optimizer, parameters = adamw(shares, 0.01), [p for _, p, _ in shares]
+    try:
+        for i, batch in enumerate([batch.to(device) for batch in batches(number)]):
+            torch.cuda.set_sync_debug_mode("error" if i > 0 else "default")
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = stage(batch).loss
+            loss.mean().backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_step_draws_from_no_global_random_state(number):
+    """Or a resumed run would go on otherwise; everything is drawn with the samples."""
+    stage, before = stage_of(number), torch.get_rng_state()
+    stage(next(batches(number))).loss.mean().backward()
+    assert torch.equal(torch.get_rng_state(), before)

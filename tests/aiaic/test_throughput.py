@@ -19,13 +19,15 @@ from aiaic.stages.base import Stage, StageOutput
 from aiaic.throughput import Clock, flops_per_sample, peak_flops, peak_of
 
 
-class OneConvolution(Stage):
-    """A frozen and a trained convolution, and a trained product."""
+class FewLayers(Stage):
+    """A frozen, a trained and a depthwise convolution, and a product."""
 
     def __init__(self, model: Model) -> None:
         frozen, trained = torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Conv2d(4, 5, 3, padding=1)
         linear = torch.nn.Linear(5, 7)
-        super().__init__(model, [(trained, 1.0), (linear, 1.0)])
+        depthwise = torch.nn.Conv2d(5, 5, 3, padding=1, groups=5)
+        super().__init__(model, [(trained, 1.0), (depthwise, 1.0), (linear, 1.0)])
+        self.depthwise = depthwise
         self.frozen, self.trained, self.linear = frozen.requires_grad_(False), trained, linear
 
     def tensor_parts(self) -> list[torch.nn.Module]:
@@ -35,18 +37,19 @@ class OneConvolution(Stage):
         raise AssertionError
 
     def validate(self, batch: Batch) -> StageOutput:
-        x = self.trained(self.frozen(batch.picture.float()))
+        x = self.depthwise(self.trained(self.frozen(batch.picture.float())))
         return StageOutput(loss=self.linear(x.mean((2, 3))).sum(1), terms={})
 
 
 def test_operations_are_those_counted_by_hand():
-    stage = OneConvolution(networks.build(TINY.model, 0))
+    stage = FewLayers(networks.build(TINY.model, 0))
     batch = next(batches(1))
     pixels = batch.picture.shape[2] * batch.picture.shape[3]
     frozen = 2 * pixels * 3 * 4 * 9  # forward alone
     trained = 2 * pixels * 4 * 5 * 9 * 2  # forward, and the weights' gradient
-    linear = 2 * 5 * 7 * 3  # the input's gradient as well
-    assert flops_per_sample(stage, batch) == frozen + trained + linear
+    depthwise = 2 * pixels * 5 * 9 * 3  # forward, the input's gradient, and the weights'
+    linear = 2 * 5 * 7 * 3
+    assert flops_per_sample(stage, batch) == frozen + trained + depthwise + linear
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
