@@ -30,7 +30,8 @@ RECORD = "checkpoint.json"
 MODEL = "model.safetensors"
 """File of the averaged weights of the whole model."""
 _TRAINING = "training.safetensors"
-_TIMINGS = "timings.json"
+TIMINGS = "timings.json"
+"""File of :class:`Timings`."""
 
 
 class DamagedError(ValueError):
@@ -108,7 +109,7 @@ def write(
     save_file(_contiguous(model), folder / MODEL)
     save_file(_contiguous(training), folder / _TRAINING)
     if timings is not None:
-        (folder / _TIMINGS).write_text(json.dumps(config.to_json(timings)))
+        (folder / TIMINGS).write_text(json.dumps(config.to_json(timings)))
     write_record(folder, record, (MODEL, _TRAINING))
 
 
@@ -144,7 +145,7 @@ def read_record(folder: Path) -> Record:
 def read_timings(folder: Path) -> Timings | None:
     """How its time was spent; None where that is not known."""
     try:
-        return config.from_json(Timings, json.loads((folder / _TIMINGS).read_text()))
+        return config.from_json(Timings, json.loads((folder / TIMINGS).read_text()))
     except (FileNotFoundError, ValueError):  # nothing is computed from them
         return None
 

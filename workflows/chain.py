@@ -7,7 +7,9 @@ through which the loop talks, :class:`aiaic.run.Run`.
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 
@@ -16,6 +18,7 @@ from aiaic.checkpoint import DamagedError
 from aiaic.loader import Samples
 from aiaic.recipe import Recipe
 from aiaic.run import Run
+from data_prep import storage
 from workflows import checkpoints, weights
 from workflows.checkpoints import Finished, PlaceStore
 from workflows.leaving import StoppedError
@@ -40,6 +43,8 @@ class Job:
     """The run's folder."""
     init: str | None = None
     """Checkpoint, or run, that the first stage starts from; None: the run's own stage before."""
+    profile: bool = False
+    """Whether each stage leaves a trace of a few steps, as ``RUN/stageN/profile``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,7 +136,7 @@ def _train_stage(
         return finished
     start = init_place(job, number)
     init = start and training.Init(folder=checkpoints.fetch(start), place=start)
-    with open_run(stage) as run:
+    with open_run(stage) as run, _traces(stage, wanted=job.profile) as traces:
         result = training.train(
             stage=number,
             recipe=job.recipe,
@@ -140,6 +145,7 @@ def _train_stage(
             init=init or None,
             device=device,
             read_weights=weights.read,
+            profile=traces,
         )
         if result.step < stage.steps:
             raise StoppedError(number, result.step)
@@ -148,6 +154,17 @@ def _train_stage(
     finished = checkpoints.read_finished(stage.place)
     assert finished is not None, "rank 0 has written it"
     return finished
+
+
+@contextlib.contextmanager
+def _traces(stage: Stage, *, wanted: bool) -> Iterator[Path | None]:
+    """A local folder for traces, which go to the stage's folder at the end."""
+    if not wanted:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="aiaic-") as folder:
+        yield Path(folder)
+        storage.upload_folder(Path(folder), storage.join(stage.place, "profile"))
 
 
 def _finish(stage: Stage, result: training.Result) -> None:

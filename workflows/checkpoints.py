@@ -65,6 +65,17 @@ def read_record(place: str) -> checkpoint.Record:
         return checkpoint.read_record(Path(folder))
 
 
+def read_timings(place: str) -> list[dict[str, float]]:
+    """The throughput at each report of the checkpoint at a place; empty where it is not known."""
+    path = storage.join(place, checkpoint.TIMINGS)
+    if storage.size_of(path) is None:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, checkpoint.TIMINGS).write_bytes(storage.read_bytes(path))
+        timings = checkpoint.read_timings(Path(folder))
+    return timings.rows if timings else []
+
+
 def read_finished(stage: str) -> Finished | None:
     """``stage.json`` of a stage's folder; None where the stage is not finished.
 

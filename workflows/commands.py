@@ -182,6 +182,9 @@ class Train(Command):
     gpu: Literal["auto", "yes", "no"] = "auto"
     """A GPU for each worker of Ray; auto: if the cluster has that many now. Say yes where machines
     with GPUs are started on demand."""
+    profile: bool = False
+    """Write a trace of steps 8 to 10 of each stage to OUT/stageN/profile, for Perfetto
+    (ui.perfetto.dev) or chrome://tracing."""
     tracking_uri: Uri = None
     """MLflow: a server or database; mlflow.db in this folder if absent, 'none' for nothing."""
 

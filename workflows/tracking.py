@@ -18,6 +18,7 @@ from workflows.checkpoints import Finished
 from workflows.leaving import StoppedError
 from workflows.mlflow_runs import Runs, Status, spared
 
+_THROUGHPUT = "throughput"
 NOWHERE = "none"
 """The tracking URI that means: do not track."""
 
@@ -61,7 +62,7 @@ class Tracker:
     def committed(self, place: str) -> None:
         """Log what the checkpoint at a place tells that is not in MLflow yet."""
         with spared():
-            self._log_record(checkpoints.read_record(place))
+            self._log_record(place)
 
     def finished(self, stages: Sequence[Finished]) -> None:
         """Log the best checkpoint of each finished stage, unless it is there."""
@@ -95,21 +96,26 @@ class Tracker:
     def _stage_run(self, stage: int) -> str:
         return self._runs.id_of(f"stage{stage}", self._parent)
 
-    def _log_record(self, record: checkpoint.Record) -> None:
+    def _log_record(self, place: str) -> None:
+        record = checkpoints.read_record(place)
         stage = record.stage
         run = self._stage_run(stage)
         if stage not in self._watermarks:
             self._watermarks[stage] = self._runs.last_step(run, "loss")
             self._runs.log_params(run, config.dotted_keys(record.recipe) | _origin(record))
+        timings = {row["step"]: row for row in checkpoints.read_timings(place)}
         for row in record.curves:
             step = int(row["step"])
             if step > self._watermarks[stage]:
-                self._runs.log_metrics(run, {k: v for k, v in row.items() if k != "step"}, step)
+                throughput = config.dotted_keys({_THROUGHPUT: timings.get(row["step"], {})})
+                metrics = row | {key.replace(".", "/"): v for key, v in throughput.items()}
+                named = {k: v for k, v in metrics.items() if not k.endswith("step")}
+                self._runs.log_metrics(run, named, step)
                 self._watermarks[stage] = step
 
     def _log_finished(self, stage: Finished) -> None:
         folder = checkpoints.stage_place(self.out, stage.stage)
-        self._log_record(checkpoints.read_record(storage.join(folder, stage.final)))
+        self._log_record(storage.join(folder, stage.final))
         run = self._stage_run(stage.stage)
         if self._runs.has_artifacts(run, "checkpoint"):
             return

@@ -20,6 +20,7 @@ def run(options: Train) -> Outcome:
         split=options.split,
         out=storage.absolute(options.out),
         init=options.init and storage.absolute(options.init),
+        profile=options.profile,
     )
     finished = train(job, options.workers, _GPU[options.gpu], options.tracking_uri)
     values = {

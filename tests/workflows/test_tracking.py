@@ -64,6 +64,8 @@ def test_a_resumed_run_goes_on_in_its_own_place(
         assert run.data.tags["mlflow.parentRunId"] == found["run"].info.run_id
         steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")]
         assert steps == [1, 2, 3, 4]
+        assert 0 < run.data.metrics["throughput/goodput"] <= 1
+        assert run.data.metrics["throughput/samples_per_s"] > 0
         assert run.data.params["model.backbone.width"] == "8"
         assert len(run.data.params["manifest_digest"]) == 64
         logged = client.list_artifacts(run.info.run_id, "checkpoint")

@@ -1,5 +1,6 @@
 """``aiaic train`` in this process: the chain, its continuation and its refusals."""
 
+import gzip
 import json
 import os
 import shutil
@@ -238,6 +239,18 @@ def test_a_signal_saves_and_leaves_and_the_same_command_goes_on(
             for run in (out, finished_run)
         )
         assert (ours.curves, ours.ledger) == (theirs.curves, theirs.ledger)
+
+
+def test_a_profile_is_a_trace_of_each_stage(train: Train, tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    train(out, "--profile", stage="1", settings=("stage1.steps=10",))
+    (trace,) = Path(out, "stage1", "profile").iterdir()
+    assert trace.name == "profile-rank0.json.gz"
+    names = {
+        event.get("name")
+        for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    }
+    assert "aten::convolution" in names
 
 
 def test_more_workers_than_streams_are_refused_before_ray_starts(
