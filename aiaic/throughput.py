@@ -52,9 +52,7 @@ def flops_per_sample(stage: Stage, batch: Batch) -> float:
     return counter.get_total_flops() / len(batch)
 
 
-def _convolution_backward(
-    gradient: list[int], x: list[int], weight: list[int], *others: Any, **_: Any
-) -> int:
+def _convolution_backward(gradient: Any, x: Any, weight: Any, *others: Any, **_: Any) -> int:
     """As many operations as forward for each of both gradients; torch 2.11 forgets the groups."""
     transposed, wanted = others[4], others[7]
     return conv_flop_count(x, weight, gradient, transposed) * (wanted[0] + wanted[1])
