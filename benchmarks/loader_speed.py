@@ -1,8 +1,8 @@
 """How fast are batches made, against a bare decoding loop and against other loaders?
 
-Eight shards of 256 samples (frames 256 px high of about 32 kB, ten seconds of 16 kHz sound; JPEG
-and WAV as `aiaic prepare` writes them) lie on local disk. In turn, and bound to one core or to two,
-they are read by
+Eight shards of 256 samples (frames 256 px high, ten seconds of 16 kHz sound; JPEG and WAV as `aiaic
+prepare` writes them, from clips made on the spot or from real ones) lie on local disk. In turn, and
+bound to one core or to two, they are read by
 
 - a bare loop: pread, simplejpeg, a view of the sound, crop, stack; no order, no threads;
 - ours, from the sampling plan to the batch;
@@ -14,7 +14,7 @@ Start-up is not counted: time runs from a batch after the first ones, with every
 filled, to a later one. Rates are medians over rounds, ratios are taken within each round. Memory is
 that of this process after each of ten epochs, before the others start.
 
-    python benchmarks/loader_speed.py [--quick]
+    python benchmarks/loader_speed.py [--clips FOLDER] [--quick]
 """
 
 import argparse
@@ -34,23 +34,24 @@ from typing import Any
 import numpy as np
 import simplejpeg
 import torch
-from clips import texture
+from clips import make_clips
 from numpy.typing import NDArray
 
 from aiaic.audio import AudioConfig
 from aiaic.loader import Loader, ViewConfig
 from aiaic.plan import SampleRef, SamplingConfig
 from data_prep import manifest, shard
-from data_prep.sample import Sample
-from data_prep.sound import encode_wav
+from data_prep.catalog import Clip
+from data_prep.media import read_clip
+from data_prep.sample import MediaSettings, Sample
 from workflows.stored_tars import LocalTar
 
 HEIGHT, WIDTH = 256, 456
 SECONDS, RATE_HZ = 10, 16_000
 BATCH, WARM_UP = 32, 8
 AUDIO = AudioConfig()
-PICTURES = 64
-"""Different ones; the samples show them in turn."""
+PICTURES = 12
+"""Of each clip; the samples show them in turn."""
 EPOCHS = 10
 
 Shown = tuple[NDArray[np.uint8], NDArray[np.int16] | None]
@@ -59,13 +60,13 @@ Shown = tuple[NDArray[np.uint8], NDArray[np.int16] | None]
 class Corpus:
     """Shards on disk; the same samples as pairs in one tar for each shard, as others want them."""
 
-    def __init__(self, folder: Path, shards: int, per_shard: int) -> None:
+    def __init__(self, folder: Path, clips: Sequence[Path], shards: int, per_shard: int) -> None:
         self._tars: dict[tuple[str, str], LocalTar] = {}
         self.refs: list[SampleRef] = []
         self.joined: list[str] = []
         (folder / manifest.SHARDS_FOLDER).mkdir()
-        jpegs, wavs = [_jpeg(n) for n in range(PICTURES)], [_wav(n) for n in range(8)]
-        self.picture_kb = round(sum(map(len, jpegs)) / PICTURES / 1000, 1)
+        jpegs, wavs = _decoded(clips)
+        self.picture_kb = round(sum(map(len, jpegs)) / len(jpegs) / 1000, 1)
         for number in range(shards):
             first = number * per_shard
             samples = [
@@ -103,12 +104,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a small corpus, one round, no Ray")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clips", type=Path, help="folder of real clips to take frames from")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cores = sorted(os.sched_getaffinity(0))[-2:]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        corpus = Corpus(folder, 2, 64) if options.quick else Corpus(folder, 8, 256)
+        clips = sorted(options.clips.glob("*.mp4")) if options.clips else None
+        clips = clips or make_clips(folder / "clips", 2 if options.quick else 8)
+        corpus = Corpus(folder, clips, *((2, 64) if options.quick else (8, 256)))
         batches = 8 if options.quick else 32
         resident_mb = _memory(corpus)
         contenders = _contenders(corpus, batches, ray=not options.quick)
@@ -222,8 +226,8 @@ def _shown_rows(rows: dict[str, Any]) -> dict[str, NDArray[Any]]:
 def _shown(jpeg: bytes, wav: bytes | None) -> Shown:
     """What every loader makes of a sample: a random square and a random window."""
     rgb = simplejpeg.decode_jpeg(jpeg, "RGB")
-    left = np.random.randint(rgb.shape[1] - HEIGHT + 1)
-    square = rgb[:, left : left + HEIGHT]
+    top, left = (np.random.randint(side - HEIGHT + 1) for side in rgb.shape[:2])
+    square = rgb[top : top + HEIGHT, left : left + HEIGHT]
     if wav is None:
         return square, None
     sound = np.frombuffer(wav, "<i2", offset=44)
@@ -275,17 +279,16 @@ def _print_table(rates: dict[str, list[float]]) -> None:
         print(f"{name:32s} {median(found):7.0f}/s   ({found[0]:.0f} to {found[-1]:.0f})")
 
 
-def _jpeg(number: int) -> bytes:
-    rng = np.random.default_rng(number)
-    rgb = 128 + 1.25 * (texture(rng, HEIGHT, WIDTH).astype(np.float32) - 128)
-    rgb += rng.normal(0, 4, (HEIGHT, WIDTH, 1))  # grain, as a camera's
-    shown = np.clip(rgb, 0, 255).astype(np.uint8)
-    return simplejpeg.encode_jpeg(shown, quality=90, colorsubsampling="444")
-
-
-def _wav(number: int) -> bytes:
-    wave = np.random.default_rng(number).normal(0, 0.1, SECONDS * RATE_HZ).astype(np.float32)
-    return encode_wav(wave, RATE_HZ)
+def _decoded(clips: Sequence[Path]) -> tuple[list[bytes], list[bytes]]:
+    """Pictures and sounds of clips, as they are put into shards."""
+    settings = MediaSettings(size_px=HEIGHT, pictures=PICTURES)
+    samples = []
+    for path in clips:
+        clip = Clip(key=path.stem, youtube_id="", start_s=0, label="", split="", uri=str(path))
+        sample = read_clip(path, clip, settings)
+        assert isinstance(sample, Sample), sample
+        samples.append(sample)
+    return [jpeg for s in samples for jpeg in s.pictures], [s.sound for s in samples if s.sound]
 
 
 def _sample(number: int, jpeg: bytes, wav: bytes) -> Sample:

@@ -72,7 +72,8 @@ def check(job: Job, samples: Samples, workers: int) -> None:
         usable = [ref for ref in samples.train if number != 2 or ref.sound is not None]
         if not usable:
             raise ValueError(f"split '{job.split}' has no clips with sound for stage 2")
-        next(plan.steps(usable, job.recipe.sampling, 0, max(1, workers), 0))
+        accumulate = job.recipe.training.accumulate
+        plan.check(len(usable), job.recipe.sampling, max(1, workers), accumulate)
     first = job.stages[0]
     begins_from = {first: init_place(job, first)}
     for number in job.stages:
