@@ -128,13 +128,13 @@ class Trainer:
             self.stage.listen(self._first_sounds())
         self.meter = Meter(device, self.pending if run.rank == 0 else {})
         self.clock = self._clock()
+        self._resumed_at_s = time.perf_counter()
 
     def fit(self, profile: Path | None = None) -> Result:
         """Train to the last step, or until the run is told to leave.
 
         The last checkpoint may still be under way then.
         """
-        self._resumed_at_s = time.perf_counter()
         with contextlib.ExitStack() as stack:
             batches = stack.enter_context(contextlib.closing(self._batches()))
             tracer = profile and stack.enter_context(traced(profile, self.run.rank))
