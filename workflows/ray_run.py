@@ -197,13 +197,16 @@ class _Driver:
         while not fitting.done():
             concurrent.futures.wait([fitting], _LOOK_EVERY_S)
             reader.look()
+            if sent_away or fitting.done():
+                continue
+            if not reader.begun:
+                looked_at = time.monotonic()  # what the workers take seems free until they do
             grown = False
             if self._elastic and time.monotonic() - looked_at >= _GROW_EVERY_S:
-                looked_at = time.monotonic()
-                grown = self._may_grow(count)
-            if self._leave() and not reader.begun and not fitting.done():
+                looked_at, grown = time.monotonic(), self._may_grow(count)
+            if self._leave() and not reader.begun:
                 raise StoppedError(*_newest(self._job))
-            if (grown or self._leave()) and not sent_away:
+            if grown or self._leave():
                 told.send_away()
                 sent_away = True
         reader.look()
