@@ -36,6 +36,9 @@ class TrainingConfig:
     """Steps between checkpoints; each validation has one besides."""
     keep: int = 2
     """Newest checkpoints that stay beside the best, so that a damaged one has another before it."""
+    collective_timeout_s: float = 600.0
+    """How long workers wait for each other, in a step or at their start, before they are started
+    anew; one of them may well read or compile longer than the others."""
     accumulate: int = 1
     """Micro-batches that a step is cut into, one after the other, so that a large batch fits a
     small device. Pairs within a batch (mismatched semantics, stage 2's negatives) are then pairs
@@ -47,6 +50,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.accumulate < 1:
             raise ValueError("training.accumulate counts micro-batches: give 1 or more")
+        if self.collective_timeout_s < 1:
+            raise ValueError("training.collective_timeout_s is in seconds: give 1 or more")
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:

@@ -10,7 +10,15 @@ from aiaic.networks.model import Model
 from aiaic.recipe import Recipe
 
 _FREE = frozenset(
-    f"training.{key}" for key in ("threads", "decode_threads", "save_every", "keep", "compile")
+    f"training.{key}"
+    for key in (
+        "threads",
+        "decode_threads",
+        "save_every",
+        "keep",
+        "compile",
+        "collective_timeout_s",
+    )
 )
 """What may change from one attempt to the next: it decides nothing that is learned."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from aiaic import checkpoint, config, stores
 from aiaic.stores import Fill
 from data_prep import storage
+from workflows import scratch
 
 STAGES = (1, 2, 3)
 _FINISHED = "stage.json"
@@ -132,7 +133,7 @@ def publish(fill: Fill, place: str) -> None:
     if storage.is_local(place):
         checkpoint.commit(storage.local_path(place), fill)
         return
-    with tempfile.TemporaryDirectory(prefix="aiaic-") as folder:
+    with tempfile.TemporaryDirectory(dir=scratch.folder()) as folder:
         fill(Path(folder))
         for path in sorted(Path(folder).iterdir(), key=_record_last):
             storage.publish(path, storage.join(place, path.name))
@@ -206,12 +207,6 @@ def _download(place: str) -> Path:
 
 
 def _download_anew(place: str) -> Path:
-    folder = Path(tempfile.mkdtemp(dir=_scratch().name))
+    folder = Path(tempfile.mkdtemp(dir=scratch.folder()))
     storage.download_folder(place, folder)
     return folder
-
-
-@functools.cache
-def _scratch() -> "tempfile.TemporaryDirectory[str]":
-    """A folder for downloads that goes with the process."""
-    return tempfile.TemporaryDirectory(prefix="aiaic-", ignore_cleanup_errors=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+import ray._private.state
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,17 @@ def gpus() -> int:
 def cpus() -> int:
     """Processors that the cluster has now."""
     return int(ray.cluster_resources().get("CPU", 0))
+
+
+def room(*, gpu: bool) -> int:
+    """Workers of one GPU, or else of one processor, that the cluster could start now.
+
+    Nodes that are about to leave offer nothing.
+    """
+    state, kind = ray._private.state.state, "GPU" if gpu else "CPU"
+    free = ray._private.state.available_resources_per_node()
+    leaving = state.get_draining_nodes()
+    return sum(int(has.get(kind, 0)) for node, has in free.items() if node not in leaving)
 
 
 def _join(address: str) -> None:

@@ -17,6 +17,7 @@ Folder = Annotated[str, arg(metavar="DIR")]
 MaybeFolder = Annotated[str | None, arg(metavar="DIR", help_behavior_hint="")]
 Count = Annotated[int, arg(metavar="N")]
 MaybeCount = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+WorkerRange = Annotated[str, arg(metavar="N|MIN:MAX")]
 Number = Annotated[float, arg(metavar="X")]
 Name = Annotated[str, arg(metavar="NAME")]
 MaybeName = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
@@ -177,8 +178,9 @@ class Train(Command):
     """Checkpoint of the stage before; OUT's own if absent."""
     split: Name = "train"
     """Split to train on; 5 % of it, by video, are held out to choose the best checkpoint."""
-    workers: Count = 0
-    """Workers of Ray Train; 0: this process, no Ray."""
+    workers: WorkerRange = "0"
+    """Workers of Ray Train, a number or, as 2:8, between two and eight: as many as the cluster has
+    room for, from time to time; 0: this process, no Ray."""
     gpu: Literal["auto", "yes", "no"] = "auto"
     """A GPU for each worker of Ray; auto: if the cluster has that many now. Say yes where machines
     with GPUs are started on demand."""
@@ -335,8 +337,8 @@ class Reproduce(Command):
     """Split to train on."""
     test_split: Name = "test"
     """Split to evaluate."""
-    workers: Count = 1
-    """Workers of Ray Train; 0: everything in this process, without Ray."""
+    workers: WorkerRange = "1"
+    """Workers of Ray Train, N or MIN:MAX; 0: everything in this process, without Ray."""
     tracking_uri: Uri = None
     """MLflow: a server or database; mlflow.db in this folder if absent, 'none' for nothing."""
 

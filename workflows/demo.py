@@ -15,6 +15,7 @@ from data_prep.synthetic import World
 from workflows import checkpoints, cluster, colorize, evaluate, prepare, recipes, train
 from workflows.chain import Job
 from workflows.commands import Colorize, Demo, Evaluate, Outcome, flat
+from workflows.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def run(options: Demo) -> Outcome:
             split="train",
             out=str(out / "run"),
         )
-        finished = train.train(job, options.workers, None, _tracking_uri(out))
+        finished = train.train(job, Workers.exactly(options.workers), None, _tracking_uri(out))
     seconds = spent.seconds | {f"stage{s.stage}": round(s.seconds, 2) for s in finished}
     evaluated = evaluate.run(_evaluation(out, world), seconds=seconds)
     pictures = _colour(found, out)

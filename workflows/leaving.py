@@ -19,6 +19,8 @@ class StoppedError(Exception):
         """As shells tell of a process that a signal has ended."""
 
     def __str__(self) -> str:
+        if self.step == 0:
+            return "stopped before the first checkpoint; the same command begins anew"
         return (
             f"stopped in stage {self.stage} with a checkpoint of step {self.step}; "
             "the same command goes on from there"

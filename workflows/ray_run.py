@@ -1,48 +1,68 @@
-"""The training loop's port to Ray Train, and the trainer that runs it on any number of workers.
+"""The training loop's port to Ray Train, and the driver that keeps it going on any cluster.
 
-One run of Ray Train carries all stages of a job, since its start costs more than a small stage.
-A checkpoint is committed to the run's folder before Ray hears of it, and restarts read that folder:
-it is the truth, as for a run in one process, and either port may go on with the other's work.
+One attempt of Ray Train carries all stages of a job, since its start costs more than a small stage.
+Ray starts workers and sees them die; it is given no checkpoints and starts nothing anew by itself.
+That is the driver's: whatever ends an attempt, a death at its start, a node's, a hung collective,
+the next one begins from the newest checkpoint of the run's folder, which is the only truth, as for
+a run in one process; see :mod:`workflows.patience` for when it gives up.
+
+So a run that is told to leave, a node that is about to be taken away, and a cluster that has room
+for more workers are one thing: the workers save and leave, and no step is lost.
 """
 
+import concurrent.futures
 import contextlib
 import json
 import logging
+import math
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
-import ray.train
 import ray.train.collective
 import ray.train.torch
-from ray.experimental import internal_kv
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig
+from ray.train.v2._internal.execution.context import get_train_context
+from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
+    TrainAutoscalingCoordinatorClient,
+)
 from ray.train.v2.api.config import LoggingConfig
-from ray.train.v2.api.exceptions import WorkerGroupError
 
 from aiaic import checkpoint, config, stores
+from aiaic.checkpoint import DamagedError
 from aiaic.saving import Saver
 from aiaic.stores import Fill
 from data_prep import storage
-from workflows import batches, chain, checkpoints, cluster
+from workflows import batches, chain, checkpoints, cluster, news
 from workflows.chain import Job, Stage
 from workflows.checkpoints import Finished, PlaceStore
+from workflows.leaving import StoppedError
 from workflows.local_run import Committed, Progress
+from workflows.news import News
+from workflows.patience import Patience
+from workflows.workers import Workers
 
 log = logging.getLogger(__name__)
 
 _RAYS_OWN_RECORD = "checkpoint_manager_snapshot.json"
 _JOB = "job.json"
-_RESTARTS = 3
-_NEWS = "news"
 _LOOK_EVERY_S = 0.5
+_ASK_EVERY_S = 1.0
+_GROW_EVERY_S = 60.0
+"""A cluster that comes and goes shall not keep the workers from working."""
+_ROOM_WITHIN_S = 5.0
+"""How long the processors of workers that have just ended may take to be free again."""
 
 
 class RayRun:
     """The run of one worker of Ray Train."""
 
-    def __init__(self, stage: Stage, news: "News", keep: int) -> None:
+    def __init__(self, stage: Stage, news: News, keep: int) -> None:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
@@ -50,16 +70,18 @@ class RayRun:
         self._news = news
         self._store = PlaceStore(stage.place)
         self._saver = Saver(self._store, keep, self._committed)
+        self._asked_at = time.monotonic()
+        self._sent_away = False
 
     def progress(self, step: int, metrics: dict[str, float]) -> None:
         if self.rank == 0:
             stage = self._stage
-            self._news.tell(stage=stage.number, step=step, steps=stage.steps, loss=metrics["loss"])
+            self._news.progress(stage.number, step, stage.steps, metrics["loss"])
 
     def save(self, step: int, metrics: dict[str, float], write: Fill) -> None:
+        del metrics  # they stand in the checkpoint itself
         if self.rank == 0:
             self._saver.save(checkpoint.step_name(step), write)
-        ray.train.report({name: float(value) for name, value in metrics.items()} | {"step": step})
 
     def settle(self, *, patient: bool = True) -> None:
         self._saver.settle(patient=patient)
@@ -67,139 +89,279 @@ class RayRun:
     def restore(self) -> Path | None:
         newest = stores.newest_whole(self._store) if self.rank == 0 else None
         newest = ray.train.collective.broadcast_from_rank_zero(newest)
-        return None if newest is None else self._store.fetch(newest)
+        if newest is None:
+            return None
+        folder = self._store.fetch(newest)
+        if self.rank > 0:
+            _check_arrived(folder)
+        return folder
 
     def stop_requested(self) -> bool:
-        return False
+        """Whether the driver says so, or a node that workers run on is about to be taken away.
+
+        Ray marks the workers of such a group. Its ``get_preemption_info`` would let all of them
+        wait for each other at each step, which is the loop's own business.
+        """
+        if get_train_context().preemption_context.preemption_info is not None:
+            return True
+        if self.rank == 0 and time.monotonic() - self._asked_at >= _ASK_EVERY_S:
+            self._asked_at = time.monotonic()
+            self._sent_away = self._sent_away or self._news.sent_away()
+        return self._sent_away
 
     def _committed(self, name: str) -> None:
-        self._news.tell(committed=self._store.place(name))
-
-
-class News:
-    """Rank 0's latest progress and commit, for the driver to read; through Ray's own store."""
-
-    def __init__(self, run: str) -> None:
-        self._key = f"aiaic/{run}/{_NEWS}"
-        self._latest: dict[str, Any] = {}
-
-    def tell(self, **values: Any) -> None:
-        """Add to what is told already."""
-        self._latest |= values
-        internal_kv._internal_kv_put(self._key, json.dumps(self._latest).encode(), overwrite=True)
-
-    def read(self) -> dict[str, Any]:
-        """The latest; empty where there is none."""
-        content = internal_kv._internal_kv_get(self._key)
-        return json.loads(content) if content else {}
-
-    @contextlib.contextmanager
-    def shown(self, progress: Progress, committed: Committed) -> Iterator[None]:
-        """Within the context the driver passes on what rank 0 tells."""
-        over = threading.Event()
-        known: dict[str, Any] = {}
-
-        def look() -> None:
-            nonlocal known
-            new = self.read()
-            position = new.get("stage"), new.get("step")
-            if "step" in new and position != (known.get("stage"), known.get("step")):
-                progress(new["stage"], new["step"], new["steps"], new["loss"])
-            if "committed" in new and new["committed"] != known.get("committed"):
-                committed(new["committed"])
-            known = new
-
-        def keep_looking() -> None:
-            while not over.wait(_LOOK_EVERY_S):
-                look()
-
-        thread = threading.Thread(target=keep_looking, name="news", daemon=True)
-        self.tell()  # what a former command has left is no news
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            look()
+        self._news.committed(self._store.place(name))
 
 
 def fit(
-    job: Job, workers: int, gpu: bool | None, progress: Progress, committed: Committed
+    job: Job,
+    workers: Workers,
+    gpu: bool | None,
+    progress: Progress,
+    committed: Committed,
+    leave: Callable[[], bool] = lambda: False,
 ) -> list[Finished]:
     """Train the stages of a job with Ray Train, from their newest checkpoints.
 
     Args:
         job: what to train.
-        workers: number of workers.
+        workers: how many; a range grows and shrinks with the cluster.
         gpu: a GPU for each worker; None: if the cluster has that many now.
-        progress: called in this process.
+        progress: called in this thread.
         committed: likewise.
+        leave: whether to save and leave; likewise.
 
     Raises:
-        ValueError: what the loop raises for a user's mistake.
-        ChildProcessError: the workers failed more often than they are restarted.
+        ValueError, OSError: what the workers have raised, for a user to mend.
+        StoppedError: ``leave`` said so.
+        ChildProcessError: the workers failed again and again without a new checkpoint.
     """
-    _forget_rays_record(job.out)
-    # Ray makes no folder of its own in a store where something lies already.
-    content = json.dumps(config.to_json(job), indent=1, sort_keys=True)
-    storage.write_bytes(storage.join(job.out, _JOB), content.encode())
-    system, folder = storage.filesystem(checkpoints.storage_parent(job.out))
-    trainer = ray.train.torch.TorchTrainer(
-        _work,
-        train_loop_config=config.to_json(job),
-        scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=cluster.gpus() >= workers if gpu is None else gpu
-        ),
-        run_config=RunConfig(
-            name=storage.name_of(job.out),
-            storage_path=folder,
-            storage_filesystem=system,
-            failure_config=FailureConfig(max_failures=_RESTARTS),
-            checkpoint_config=CheckpointConfig(num_to_keep=None),  # the run's folder is pruned
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
-    )
-    if cluster.cpus() < workers:
-        log.warning("the cluster has %d CPUs now: Ray waits until it has more", cluster.cpus())
-    log.info("Ray Train starts %d worker%s", workers, "s" if workers > 1 else "")
-    try:
-        with News(job.out).shown(progress, committed):
-            returned = trainer.fit().return_value
-    except WorkerGroupError as error:
-        raise _cause(error) from error
-    return cast(list[Finished], returned)
+    driver = _Driver(job, workers, gpu, progress, committed, leave)
+    with contextlib.closing(driver):
+        while True:
+            ended = driver.attempt()
+            if isinstance(ended, list):
+                return ended
+            if leave():
+                raise ended or StoppedError(*_newest(job))
 
 
-def _work(values: dict[str, Any]) -> list[Finished]:
+class _Driver:
+    """Starts the workers, and looks after them."""
+
+    def __init__(
+        self,
+        job: Job,
+        workers: Workers,
+        gpu: bool | None,
+        progress: Progress,
+        committed: Committed,
+        leave: Callable[[], bool],
+    ) -> None:
+        self._job, self._workers, self._leave = job, workers, leave
+        self._progress, self._committed = progress, committed
+        self._gpu = _use_gpus(workers) if gpu is None else gpu
+        self._patience = Patience(lambda: _position(job))
+        self._demand = TrainAutoscalingCoordinatorClient(f"aiaic-{job.out}")
+        _forget_rays_record(job.out)
+        # Ray makes no folder of its own in a store where something lies already.
+        content = json.dumps(config.to_json(job), indent=1, sort_keys=True)
+        storage.write_bytes(storage.join(job.out, _JOB), content.encode())
+
+    def attempt(self) -> list[Finished] | StoppedError | None:
+        """Train until the end, or until something stops it; None: try again.
+
+        Raises: as :func:`fit`.
+        """
+        count = self._count()
+        log.info("Ray Train starts %d worker%s", count, "s" if count > 1 else "")
+        told = News(news.new_key(self._job.out))
+        fitting = _in_thread(lambda: self._trainer(count, told).fit().return_value)
+        try:
+            self._look_after(fitting, told, count)
+            return cast(list[Finished] | StoppedError | None, fitting.result())
+        except (TrainingFailedError, RayError) as error:
+            self._wait(self._patience.after(error))
+            return None
+        finally:
+            told.delete()
+
+    def _look_after(self, fitting: "Future[Any]", told: News, count: int) -> None:
+        """Pass news on until an attempt has ended.
+
+        Raises:
+            StoppedError: the run is told to leave before there are workers to save anything.
+        """
+        reader = news.Reader(told, self._progress, self._committed)
+        looked_at, sent_away = time.monotonic(), False
+        while not fitting.done():
+            concurrent.futures.wait([fitting], _LOOK_EVERY_S)
+            reader.look()
+            if sent_away or fitting.done():
+                continue
+            if not reader.begun:
+                looked_at = time.monotonic()  # what the workers take seems free until they do
+            grown = False
+            if self._elastic and time.monotonic() - looked_at >= _GROW_EVERY_S:
+                looked_at, grown = time.monotonic(), self._may_grow(count)
+            if self._leave() and not reader.begun:
+                raise StoppedError(*_newest(self._job))
+            if grown or self._leave():
+                told.send_away()
+                sent_away = True
+        reader.look()
+
+    @property
+    def _elastic(self) -> bool:
+        return self._workers.least < self._workers.most
+
+    def _may_grow(self, count: int) -> bool:
+        """Whether the cluster has room for more workers now."""
+        self._ask_for_most()
+        grown = self._workers.within(count + cluster.room(gpu=self._gpu))
+        if grown > count:
+            log.info("the cluster has room for %d workers: they save and start anew", grown)
+        return grown > count
+
+    def close(self) -> None:
+        """Tell the cluster that no more workers are wanted."""
+        if self._elastic:
+            self._demand.cancel_resource_request()
+
+    def _ask_for_most(self) -> None:
+        """Tell a cluster that starts machines on demand how many workers are wanted."""
+        most = self._workers.most
+        self._demand.maybe_send_resource_request(self._scaling(most), most)
+
+    def _count(self) -> int:
+        """How many workers to start."""
+        if cluster.cpus() < self._workers.least:
+            log.warning("the cluster has %d CPUs now: Ray waits until it has more", cluster.cpus())
+        if self._elastic:
+            self._ask_for_most()
+        until = time.monotonic() + _ROOM_WITHIN_S
+        while self._elastic and time.monotonic() < until:
+            if cluster.room(gpu=self._gpu) >= self._workers.most:
+                break
+            self._wait(_LOOK_EVERY_S)
+        return self._workers.within(cluster.room(gpu=self._gpu))
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, but not on a run that is told to leave."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._leave():
+            time.sleep(min(_LOOK_EVERY_S, max(0.0, until - time.monotonic())))
+
+    def _trainer(self, count: int, told: News) -> ray.train.torch.TorchTrainer:
+        out = self._job.out
+        system, folder = storage.filesystem(checkpoints.storage_parent(out))
+        return ray.train.torch.TorchTrainer(
+            _work,
+            train_loop_config={"job": config.to_json(self._job), "news": told.key},
+            scaling_config=self._scaling(count),
+            torch_config=TorchConfig(
+                timeout_s=math.ceil(self._job.recipe.training.collective_timeout_s)
+            ),
+            run_config=RunConfig(
+                name=storage.name_of(out),
+                storage_path=folder,
+                storage_filesystem=system,
+                failure_config=FailureConfig(
+                    max_failures=0, controller_failure_limit=0, max_preemption_failures=0
+                ),
+                logging_config=LoggingConfig(log_level="WARNING"),
+            ),
+        )
+
+    def _scaling(self, count: int) -> ScalingConfig:
+        return ScalingConfig(num_workers=count, use_gpu=self._gpu)
+
+
+def _work(values: dict[str, Any]) -> list[Finished] | StoppedError:
     """What each worker does; rank 0's result is what Ray hands back."""
-    job = config.from_json(Job, values)
-    news = News(job.out)
+    job, told = config.from_json(Job, values["job"]), News(values["news"])
 
     @contextlib.contextmanager
     def open_run(stage: Stage) -> Iterator[RayRun]:
-        yield RayRun(stage, news, job.recipe.training.keep)
+        yield RayRun(stage, told, job.recipe.training.keep)
+        # Rank 0 may store its last checkpoint for minutes: this one waits for as long as it lives.
         ray.train.collective.barrier()
 
+    if ray.train.get_context().get_world_rank() == 0:
+        _report_warnings(told)
+        told.begin()
     samples = batches.open_samples(job.shards, job.split)
-    return chain.train_stages(job, samples, open_run, ray.train.torch.get_device())
+    try:
+        return chain.train_stages(job, samples, open_run, ray.train.torch.get_device())
+    except StoppedError as stopped:
+        return stopped
+
+
+def _report_warnings(told: News) -> None:
+    handler = news.Warnings(told)
+    for package in ("aiaic", "data_prep", "workflows"):
+        logging.getLogger(package).addHandler(handler)
+
+
+def _check_arrived(folder: Path) -> None:
+    """Refuse a copy that is damaged where rank 0's is whole: another attempt may have better luck.
+
+    Raises:
+        ConnectionError: a file is missing or damaged.
+    """
+    try:
+        checkpoint.verify(folder)
+    except DamagedError as error:
+        raise ConnectionError(f"not all of it reached this machine: {error}") from None
+
+
+def _in_thread(call: Callable[[], Any]) -> "Future[Any]":
+    """Do something in a thread that keeps no process alive.
+
+    In the main thread Ray would take over Ctrl-C and leave without a checkpoint.
+    """
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 (whatever it is, it is the caller's)
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="ray-train", daemon=True).start()
+    return future
+
+
+def _use_gpus(workers: Workers) -> bool:
+    found = cluster.gpus()
+    if 0 < found < workers.least:
+        log.warning(
+            "the cluster has %d GPUs now, for %s workers: none is used (--gpu yes waits for more)",
+            found,
+            workers,
+        )
+    return found >= workers.least
+
+
+def _position(job: Job) -> tuple[str, ...]:
+    """The newest checkpoint of each stage; grows as the job makes progress."""
+    stages = (checkpoints.steps(checkpoints.stage_place(job.out, n)) for n in job.stages)
+    return tuple(storage.name_of(steps[-1]) if steps else "" for steps in stages)
+
+
+def _newest(job: Job) -> tuple[int, int]:
+    """Stage and step of the newest checkpoint; step 0 where there is none."""
+    begun = [
+        (number, int(name.removeprefix("step-")))
+        for number, name in zip(job.stages, _position(job), strict=True)
+        if name
+    ]
+    return begun[-1] if begun else (job.stages[0], 0)
 
 
 def _forget_rays_record(run: str) -> None:
-    """Delete Ray's list of checkpoints of former commands.
+    """Delete the list of checkpoints that Ray has kept in runs of former versions.
 
     It names some that were pruned since, which Ray would refuse to start with.
     """
     storage.delete(storage.join(run, _RAYS_OWN_RECORD))
-
-
-def _cause(error: WorkerGroupError) -> Exception:
-    """What the first worker raised, if a user can mend it, or else that workers died."""
-    rank, failure = min(error.worker_failures.items(), key=lambda item: item[0])
-    raised = getattr(failure, "_base_exc", failure)
-    if isinstance(raised, ValueError | OSError):
-        return raised
-    return ChildProcessError(
-        f"training failed on worker {rank} after {_RESTARTS} restarts; the same command resumes "
-        f"from the last checkpoint: {failure}"
-    )

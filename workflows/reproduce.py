@@ -5,6 +5,7 @@ import logging
 from data_prep import storage
 from workflows import cluster, evaluate, prepare, recipes, train
 from workflows.commands import Evaluate, Outcome, Prepare, Reproduce, Train, flat
+from workflows.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -15,6 +16,7 @@ _FRAMES = 3
 def run(options: Reproduce) -> Outcome:
     """Carry out the command."""
     recipe = recipes.load(options.recipe or options.dataset, settings=flat(options.overrides))
+    most = Workers.parse(options.workers).most
     shards, out = storage.join(options.out, "shards"), storage.join(options.out, "run")
     prepared = Prepare(
         dataset=options.dataset,
@@ -24,7 +26,7 @@ def run(options: Reproduce) -> Outcome:
         splits=options.splits,
         size_px=recipe.view.size_px,
         pictures=_FRAMES if recipe.stage1.scene_view == "frame" else 1,
-        workers=0 if options.workers == 0 else None,
+        workers=0 if most == 0 else None,
     )
     trained = Train(
         stage="all",
@@ -40,12 +42,12 @@ def run(options: Reproduce) -> Outcome:
         shards=shards,
         checkpoint=out,
         split=options.test_split,
-        workers=options.workers,
+        workers=most,
         tracking_uri=options.tracking_uri,
     )
-    if options.workers == 0:
+    if most == 0:
         return _chain(prepared, trained, evaluated)
-    with cluster.connected(cpus=options.workers):
+    with cluster.connected(cpus=most):
         return _chain(prepared, trained, evaluated)
 
 

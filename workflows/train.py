@@ -1,5 +1,7 @@
 """``aiaic train``: one stage or all three, in this process or on Ray, begun or continued."""
 
+import contextlib
+
 from aiaic import config
 from data_prep import storage
 from workflows import batches, chain, checkpoints, leaving, local_run, recipes, tracking
@@ -7,6 +9,7 @@ from workflows.chain import Job
 from workflows.checkpoints import Finished
 from workflows.commands import Outcome, Train, flat
 from workflows.progress import Bars
+from workflows.workers import Workers
 
 _GPU = {"auto": None, "yes": True, "no": False}
 
@@ -22,7 +25,7 @@ def run(options: Train) -> Outcome:
         init=options.init and storage.absolute(options.init),
         profile=options.profile,
     )
-    finished = train(job, options.workers, _GPU[options.gpu], options.tracking_uri)
+    finished = train(job, Workers.parse(options.workers), _GPU[options.gpu], options.tracking_uri)
     values = {
         "out": options.out,
         "recipe": job.recipe.name,
@@ -32,13 +35,13 @@ def run(options: Train) -> Outcome:
 
 
 def train(
-    job: Job, workers: int, gpu: bool | None = None, tracking_uri: str | None = tracking.NOWHERE
+    job: Job, workers: Workers, gpu: bool | None = None, tracking_uri: str | None = tracking.NOWHERE
 ) -> list[Finished]:
     """Train the stages of a job; what stands already is continued or left as it is.
 
     Args:
         job: what to train, with places that mean the same everywhere.
-        workers: workers of Ray Train; 0: this process.
+        workers: workers of Ray Train; none: this process.
         gpu: a GPU for each worker of Ray Train; None: if the cluster has that many.
         tracking_uri: MLflow; None: ``mlflow.db`` in this folder.
 
@@ -47,22 +50,31 @@ def train(
         StoppedError: SIGTERM or Ctrl-C came, and was obeyed after a checkpoint.
     """
     samples = batches.open_samples(job.shards, job.split)
-    chain.check(job, samples, workers)
+    chain.check(job, samples, workers.most)
     tracker = tracking.open_tracker(tracking_uri, job.out)
     with (
+        _ray(workers),  # which takes over signals: so ours come after it
         leaving.asked_politely() as leave,
         tracker.tracked(tracking.describe(job)),
         Bars() as bars,
     ):
-        if workers == 0:
+        if workers.most == 0:
             finished = local_run.fit(job, samples, bars.show, tracker.committed, leave)
         else:
-            from workflows import cluster, ray_run  # noqa: PLC0415 (one process needs no Ray)
+            from workflows import ray_run  # noqa: PLC0415 (one process needs no Ray)
 
-            with cluster.connected(cpus=workers):
-                finished = ray_run.fit(job, workers, gpu, bars.show, tracker.committed)
+            finished = ray_run.fit(job, workers, gpu, bars.show, tracker.committed, leave)
         tracker.finished(finished)
     return finished
+
+
+def _ray(workers: Workers) -> contextlib.AbstractContextManager[None]:
+    """A cluster, where one is needed."""
+    if workers.most == 0:
+        return contextlib.nullcontext()
+    from workflows import cluster  # noqa: PLC0415 (one process needs no Ray)
+
+    return cluster.connected(cpus=workers.most)
 
 
 def _line(stage: Finished, out: str) -> str:

@@ -38,6 +38,7 @@ from workflows import (
 )
 from workflows.chain import Job
 from workflows.commands import Outcome, Tune, flat
+from workflows.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _stage1(options: Tune, recipe: Recipe, shards: str, out: str) -> str:
     else:
         job = Job(stages=(1, 2), recipe=recipe, shards=shards, split=options.split, out=out)
         alone = dataclasses.replace(job, stages=(1,))
-        train.train(alone, workers=0, tracking_uri=options.tracking_uri)
+        train.train(alone, workers=Workers.exactly(0), tracking_uri=options.tracking_uri)
     place = chain.init_place(dataclasses.replace(job, stages=(2,)), 2)
     assert place is not None, "stage 2 starts from something"
     return place

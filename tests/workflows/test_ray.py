@@ -17,6 +17,7 @@ from workflows.chain import Job
 from workflows.commands import Evaluate
 from workflows.local_run import Committed
 from workflows.prepare import prepare
+from workflows.workers import Workers
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
 
@@ -34,7 +35,7 @@ def train(job: Job, workers: int, committed: Committed = ignore) -> None:
     if workers == 0:
         local_run.fit(job, batches.open_samples(job.shards, job.split), ignore, committed)
     else:
-        ray_run.fit(job, workers, None, ignore, committed)
+        ray_run.fit(job, Workers.exactly(workers), None, ignore, committed)
 
 
 def final(run: str, stage: int) -> Path:

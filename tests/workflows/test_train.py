@@ -259,4 +259,5 @@ def test_more_workers_than_streams_are_refused_before_ray_starts(
     told = train(str(tmp_path / "run"), "--workers", "5")
     assert "5 workers" in told
     assert "sampling.streams = 4" in told
-    assert "-1 workers" in train(str(tmp_path / "run"), "--workers", "-1")
+    assert "5 workers" in train(str(tmp_path / "run"), "--workers", "2:5")
+    assert "--workers is '-1'" in train(str(tmp_path / "run"), "--workers", "-1")

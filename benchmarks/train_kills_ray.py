@@ -1,0 +1,86 @@
+"""What do kills cost a training on Ray, and does any sample of it count twice or not at all?
+
+One training of three stages by two workers on two nodes of Ray in this machine, which is killed
+again and again: a worker, a node (another joins at once), the driver (given again), each in a step,
+in the writing of a checkpoint and as the workers start; see `tests/faults/train_kills_ray.py`. At
+its end the ledgers in its checkpoints must be those of the plan, and its curves without gaps.
+
+    python benchmarks/train_kills_ray.py --kills 18 --seed 0
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.conftest import write_clip
+from tests.faults import train_kills, train_kills_ray
+from tests.faults.processes import two_nodes
+from tests.faults.train_kills_ray import KINDS, MOMENTS, Driver, Fate
+
+STEPS, SAVE_EVERY = 80, 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=18)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    # Ray's sockets lie below, and their names are bounded.
+    with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        report = _suffer(Path(folder), options.kills, options.seed)
+    print(json.dumps(report))
+    sys.exit(bool(report["faults"]))
+
+
+def _suffer(scratch: Path, kills: int, seed: int) -> dict[str, object]:
+    shards = train_kills.make_shards(scratch, write_clip)
+    chosen = train_kills_ray.settings(
+        stage1__steps=STEPS,
+        stage2__steps=STEPS,
+        stage3__steps=STEPS,
+        training__validate_every=STEPS // 2,
+        training__save_every=SAVE_EVERY,
+        training__collective_timeout_s=20,
+    )
+    drawn = list(train_kills_ray.draw(seed, kills, STEPS, SAVE_EVERY))
+    (scratch / "t").mkdir()
+    with two_nodes(scratch / "t") as nodes:
+        arguments = ["--stage", "all", "--workers", "2", "--set", *chosen]
+        driver = Driver(nodes=nodes, shards=shards, out=scratch / "run", arguments=arguments)
+        begun = time.monotonic()
+        try:
+            fates = train_kills_ray.suffer(driver, drawn)
+            code = driver.end()
+        finally:
+            driver.kill()
+        faults = train_kills_ray.faults(shards, driver.out, chosen, (1, 2, 3))
+        if code:
+            faults.append(f"the driver ended with {code}: {driver.told[-1]}")
+        return {
+            "kills": len(fates),
+            "faults": faults,
+            "attempts": len(driver.sizes),
+            "whole_s": round(time.monotonic() - begun),
+            "back_s": {kind: _back(fates, "kind", kind) for kind in KINDS}
+            | {moment: _back(fates, "moment", moment) for moment in MOMENTS},
+            "each": [asdict(fate) for fate in fates],
+        }
+
+
+def _back(fates: list[Fate], key: str, value: str) -> dict[str, float]:
+    """From a kill to the next checkpoint, of those that were followed by no other kill before."""
+    found = [f.back_s for f in fates if f.back_s and getattr(f.kill, key) == value]
+    if not found:
+        return {"kills": 0}
+    return {"kills": len(found), "median": statistics.median(found), "most": max(found)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Training on two nodes of Ray: workers, nodes and drivers die, hang, leave and come back."""
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults import train_kills
+from tests.faults.processes import Nodes, two_nodes, wait_for
+from tests.faults.train_kills_ray import Driver, faults, settings, workers
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    # Ray's sockets lie below, and their names are bounded.
+    with (
+        tempfile.TemporaryDirectory(prefix="k-", dir="/tmp", ignore_cleanup_errors=True) as scratch,
+        two_nodes(Path(scratch)) as nodes,
+    ):
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Path]) -> str:
+    return train_kills.make_shards(tmp_path_factory.mktemp("world"), make_clip)
+
+
+@pytest.fixture
+def driven(nodes: Nodes, world: str, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    """A driver that goes with the test."""
+    started: list[Driver] = []
+
+    def drive(workers: str, chosen: tuple[str, ...], **environment: str) -> Driver:
+        driver = Driver(
+            nodes=nodes,
+            shards=world,
+            out=tmp_path / "run",
+            arguments=["--stage", "1", "--workers", workers, "--set", *chosen],
+            environment=environment,
+        )
+        started.append(driver)
+        driver.start()
+        return driver
+
+    yield drive
+    for driver in started:
+        driver.kill()
+    wait_for(lambda: not workers(), "end of the workers")
+    nodes.restore()
+
+
+def test_a_dead_worker_a_damaged_checkpoint_and_a_hung_worker_cost_some_steps(
+    driven, world, tmp_path
+):
+    chosen = settings(stage1__steps=120, training__save_every=10, training__collective_timeout_s=10)
+    driver = driven("2", chosen)
+    driver.saved(1, 20)
+    os.kill(workers()[-1], signal.SIGKILL)
+    wait_for(lambda: len(workers()) < 2, "death")
+    newest = driver.newest(1)
+    damaged = driver.out / "stage1" / f"step-{newest:07d}" / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    driver.saved(1, newest + 10)
+    os.kill(workers()[-1], signal.SIGSTOP)
+    assert driver.end() == 0, driver.told[-3:]
+    assert driver.sizes == [2, 2, 2]
+    assert len([line for line in driver.told if "is deleted, and training goes on" in line]) == 1
+    assert faults(world, driver.out, chosen, (1,)) == []
+
+
+def test_a_run_shrinks_with_its_cluster_and_grows_again_and_leaves_a_node_in_time(
+    driven, nodes, world
+):
+    from ray._raylet import GcsClient
+    from ray.core.generated import autoscaler_pb2
+
+    chosen = settings(stage1__steps=400, training__save_every=10)
+    driver = driven("1:2", chosen)
+    driver.saved(1, 20)
+    nodes.kill()
+    driver.grown(2)
+    nodes.restore()
+    driver.grown(3)
+    second = nodes.second.node_id
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline_ms = int((time.time() + 60) * 1000)
+    client = GcsClient(address=nodes.cluster.address)
+    assert client.drain_node(second, reason, "taken away", deadline_ms)[0]
+    driver.grown(4)
+    nodes.kill()
+    assert driver.end() == 0, driver.told[-3:]
+    assert driver.sizes == [2, 1, 2, 1]
+    assert faults(world, driver.out, chosen, (1,)) == []
+
+
+def test_a_dead_driver_is_given_again_and_one_that_is_told_to_leave_saves(driven, world):
+    chosen = settings(stage1__steps=200, training__save_every=20)
+    driver = driven("2", chosen)
+    driver.saved(1, 20)
+    driver.kill()
+    wait_for(lambda: not workers(), "end of the workers")
+    driver.start()
+    driver.saved(1, driver.newest(1) + 20)
+    newest = driver.newest(1)
+    os.kill(driver.process.pid, signal.SIGTERM)
+    assert driver.end() == 128 + signal.SIGTERM
+    assert driver.newest(1) > newest
+    assert driver.told[-1].endswith("the same command goes on from there")
+    driver.start()
+    assert driver.end() == 0, driver.told[-3:]
+    assert driver.sizes == [2, 2, 2]
+    assert faults(world, driver.out, chosen, (1,)) == []
+
+
+def test_a_users_mistake_is_told_at_once(driven, world):
+    driver = driven("2", settings(stage1__steps=60, stage1__learning_rate=1e30))
+    assert driver.end() == 1
+    assert driver.sizes == [2]
+    assert "error: step" in driver.told[-1]
+    assert "Lower the stage's learning_rate" in driver.told[-1]
+
+
+def test_without_progress_a_run_ends(driven):
+    """Killed before the first checkpoint, again and again."""
+    driver = driven("1", settings(stage1__steps=400, training__save_every=400), PAUSES="1")
+    for attempt in (1, 2):
+        wait_for(lambda: len(driver.sizes) >= attempt, "attempt")  # noqa: B023
+        wait_for(workers, "worker")
+        os.kill(workers()[-1], signal.SIGKILL)
+        wait_for(lambda: not workers(), "death")
+    assert driver.end() == 1
+    assert driver.sizes == [1, 1]
+    assert "training failed 2 times in a row without a new checkpoint" in driver.told[-1]

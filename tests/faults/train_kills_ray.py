@@ -1,0 +1,286 @@
+"""Trainings on a real cluster of Ray, and what happens to them there.
+
+Each driver is ``aiaic train`` in a process group of its own; its workers run on two nodes of Ray in
+this machine. As a script this is the driver:
+
+    python -m tests.faults.train_kills_ray train --stage all ...
+
+whose workers take their time over each step and each checkpoint, so that there is something to hit
+on a machine of any speed. Only processes that this one has started are ever killed.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.faults import train_kills
+from tests.faults.processes import Nodes, descendants, wait_for
+
+KINDS = ("worker", "node", "driver")
+MOMENTS = ("step", "save", "start")
+STEP_S, SAVE_S = 0.04, 0.15
+_ROOT = Path(__file__).parents[2]
+
+
+def work(values: dict[str, Any]) -> Any:
+    """What a worker does, without haste."""
+    from aiaic import checkpoint, training
+    from workflows import ray_run
+
+    training.train_step = _slowly(training.train_step, STEP_S)
+    checkpoint.write_record = _slowly(checkpoint.write_record, SAVE_S)
+    return ray_run._work(values)
+
+
+def _slowly(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    def slow(*arguments: Any, **named: Any) -> Any:
+        time.sleep(seconds)
+        return function(*arguments, **named)
+
+    return slow
+
+
+def drive() -> int:
+    """The command line, with slow workers and a driver that soon sees that the cluster grows."""
+    import logging
+
+    from tests.faults import train_kills_ray
+    from workflows import cli, patience, ray_run
+
+    patience.PAUSES_S = patience.PAUSES_S[: int(os.environ.get("PAUSES", "9"))]
+    ray_run._GROW_EVERY_S = 2.0
+    started = ray_run._Driver._trainer
+
+    def tell(driver: Any, count: int, told: Any) -> Any:
+        sys.stderr.write(f"workers: {count}\n")
+        trainer = started(driver, count, told)
+        trainer.train_loop_per_worker = train_kills_ray.work
+        return trainer
+
+    ray_run._Driver._trainer = tell  # pyright: ignore[reportAttributeAccessIssue]
+    logging.captureWarnings(True)
+    return cli.main(sys.argv[1:])
+
+
+@dataclass(kw_only=True)
+class Driver:
+    """One training and the commands that have carried it on so far."""
+
+    nodes: Nodes
+    shards: str
+    out: Path
+    arguments: Sequence[str]
+    """Of ``aiaic train``, beside shards and out."""
+    environment: dict[str, str] = field(default_factory=dict)
+    process: "subprocess.Popen[str] | None" = None
+
+    def start(self) -> None:
+        """Start the command, or start it again."""
+        command = [sys.executable, "-m", "tests.faults.train_kills_ray", "train"]
+        command += ["--shards", self.shards, "--out", str(self.out), "--tracking-uri", "none"]
+        environment = os.environ | {"RAY_ADDRESS": self.nodes.cluster.address}
+        with self._errors.open("a") as errors:
+            self.process = subprocess.Popen(
+                [*command, *self.arguments],
+                env=environment | {"OMP_NUM_THREADS": "1"} | self.environment,
+                cwd=_ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
+
+    def end(self, patience_s: float = 240) -> int:
+        """The command's exit code."""
+        assert self.process is not None
+        return self.process.wait(patience_s)
+
+    def kill(self) -> None:
+        """Kill the command, if it is still there."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    @property
+    def told(self) -> list[str]:
+        """Lines on stderr."""
+        text = self._errors.read_text().replace("\r", "\n")
+        return [line for line in text.splitlines() if line.strip()]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Workers of each attempt."""
+        return [int(line[9:]) for line in self.told if line.startswith("workers: ")]
+
+    def newest(self, stage: int) -> int:
+        """Step of the newest checkpoint; 0 where there is none."""
+        found = (self.out / f"stage{stage}").glob("step-*/checkpoint.json")
+        return max((int(path.parent.name[5:]) for path in found), default=0)
+
+    def saved(self, stage: int, step: int) -> None:
+        """Wait for a checkpoint of at least that step."""
+        self._wait(lambda: self.newest(stage) >= step, f"checkpoint of step {step}")
+
+    def grown(self, attempts: int) -> None:
+        """Wait for an attempt, and for a checkpoint of it."""
+        self._wait(lambda: len(self.sizes) >= attempts, f"attempt {attempts}")
+        self._wait(workers, "worker")
+        before = sum(map(self.newest, (1, 2, 3)))
+        self._wait(lambda: sum(map(self.newest, (1, 2, 3))) > before, "checkpoint")
+
+    def _wait(self, condition: Callable[[], Any], what: str) -> Any:
+        ended = wait_for(lambda: condition() or self._code is not None, what, 180)
+        if not condition() and self._code is not None:
+            raise RuntimeError(f"no {what}: the driver ended with {self._code}: {self.told[-3:]}")
+        return ended
+
+    @property
+    def _code(self) -> int | None:
+        assert self.process is not None
+        return self.process.poll()
+
+    @property
+    def _errors(self) -> Path:
+        return self.out.with_suffix(".err")
+
+
+def workers() -> list[int]:
+    """Ray Train's workers that train, or are about to."""
+    lines = descendants(os.getpid()).items()
+    return sorted(pid for pid, line in lines if "RayTrainWorker" in line)
+
+
+def faults(shards: str, out: Path, settings: Sequence[str], stages: Sequence[int]) -> list[str]:
+    """What is wrong with a finished run: each sample of each step has to count exactly once."""
+    from aiaic import checkpoint, plan
+    from workflows import batches, checkpoints, recipes
+
+    recipe = recipes.load(settings=tuple(settings))
+    samples = batches.open_samples(shards, "train")
+    found = []
+    for stage in stages:
+        folder = out / f"stage{stage}"
+        finished = checkpoints.read_finished(str(folder))
+        if finished is None:
+            found.append(f"stage {stage} is not finished")
+            continue
+        steps = (recipe.stage1, recipe.stage2, recipe.stage3)[stage - 1].steps
+        record = checkpoint.read_record(folder / finished.final)
+        if record.ledger != plan.ledger(samples.train, recipe.sampling, 0, steps):
+            found.append(f"stage {stage}: samples were lost, or trained on twice")
+        every = recipe.training.report_every
+        expected = [step for step in range(1, steps + 1) if step % every == 0 or step == steps]
+        if [row["step"] for row in record.curves if "loss" in row] != expected:
+            found.append(f"stage {stage}: the curves have other steps")
+        for name in (finished.final, finished.best):
+            checkpoint.verify(folder / name)
+        found += [f"{path.name} is left over" for path in folder.glob(".step-*")]
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """Who is killed when."""
+
+    kind: str
+    stage: int
+    step: int
+    """After the checkpoint of this step; the last one's where this is a moment of the start."""
+    moment: str
+    """``step``: between two checkpoints; ``save``: while one is written; ``start``: as soon as the
+    workers have been started anew after the kill before."""
+    delay_s: float
+
+
+def draw(seed: int, count: int, steps: int, every: int) -> Iterator[Kill]:
+    """Kinds in turn, moments in turn, over all stages."""
+    rng = random.Random(seed)
+    for number in range(count):
+        stage, within = 1 + 3 * number // count, 3 * number % count / count
+        moment = MOMENTS[(number // len(KINDS) + number) % len(MOMENTS)]
+        yield Kill(
+            kind=KINDS[number % len(KINDS)],
+            stage=stage,
+            step=every * max(1, int(within * (steps // every - 2))),
+            moment=moment,
+            delay_s=round(rng.random() * (4.0 if moment == "start" else STEP_S * every), 3),
+        )
+
+
+@dataclass(kw_only=True)
+class Fate:
+    """What a kill has cost."""
+
+    kill: Kill
+    at_step: int = 0
+    """Newest checkpoint at that moment."""
+    detected_s: float = 0.0
+    """From the kill until new workers run, or the command was given again."""
+    back_s: float = 0.0
+    """From the kill until the next checkpoint."""
+
+
+def suffer(driver: Driver, kills: Sequence[Kill]) -> list[Fate]:
+    """Let a training be killed in all these ways, one after the other, and end."""
+    fates: list[Fate] = []
+    before: set[int] = set()
+    driver.start()
+    for kill in kills:
+        if kill.moment == "start":
+            driver._wait(lambda before=before: set(workers()) - before, "new worker")
+        else:
+            driver.saved(kill.stage, kill.step)
+            if kill.moment == "save":
+                folder = driver.out / f"stage{kill.stage}"
+                driver._wait(lambda folder=folder: list(folder.glob(".step-*")), "save")
+        if kill.moment != "save":
+            time.sleep(kill.delay_s)
+        before = set(workers())
+        fate = Fate(kill=kill, at_step=driver.newest(kill.stage))
+        begun, total = time.monotonic(), _total(driver)
+        _hit(driver, kill.kind)
+        fates.append(fate)
+        if kill.kind == "driver":
+            wait_for(lambda before=before: not before & set(workers()), "end of the workers")
+            driver.start()
+        elif kill.kind == "node":
+            driver.nodes.restore()
+        driver._wait(lambda before=before: set(workers()) - before, "new worker")
+        fate.detected_s = round(time.monotonic() - begun, 1)
+        if kill is kills[-1] or kills[len(fates)].moment != "start":
+            driver._wait(lambda total=total: _total(driver) > total, "checkpoint")
+            fate.back_s = round(time.monotonic() - begun, 1)
+    return fates
+
+
+def _total(driver: Driver) -> int:
+    return sum(driver.newest(stage) for stage in (1, 2, 3))
+
+
+def _hit(driver: Driver, kind: str) -> None:
+    if kind == "driver":
+        driver.kill()
+    elif kind == "node":
+        driver.nodes.kill()
+    elif found := workers():
+        os.kill(found[-1], signal.SIGKILL)
+
+
+def settings(**more: float) -> tuple[str, ...]:
+    """Settings of a small training."""
+    ours = {key: str(value) for key, value in (pair.split("=") for pair in train_kills.SETTINGS)}
+    ours |= {key.replace("__", "."): json.dumps(value) for key, value in more.items()}
+    return tuple(f"{key}={value}" for key, value in ours.items())
+
+
+if __name__ == "__main__":
+    sys.exit(drive())
