@@ -30,8 +30,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from workflows.workers import Workers
-
 from aiaic import checkpoint, config, training
 from aiaic.batch import Batch
 from aiaic.loader import Samples
@@ -43,6 +41,7 @@ from data_prep.plan import BuildSettings
 from data_prep.sample import MediaSettings
 from workflows import batches, checkpoints, cluster, local_run, ray_run, recipes
 from workflows.chain import Job
+from workflows.workers import Workers
 
 CPU = torch.device("cpu")
 EVERY_S = 60.0
