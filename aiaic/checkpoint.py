@@ -30,6 +30,7 @@ RECORD = "checkpoint.json"
 MODEL = "model.safetensors"
 """File of the averaged weights of the whole model."""
 _TRAINING = "training.safetensors"
+_DIGEST = "sha256"  # of the record itself, within it
 TIMINGS = "timings.json"
 """File of :class:`Timings`."""
 
@@ -66,6 +67,8 @@ class Record:
     curves: list[dict[str, float]]
     """All metrics reported so far, one object per reported step."""
     versions: dict[str, str]
+    precision: str = ""
+    """In which it was computed: ``fp32`` or ``bf16``."""
     pending: dict[str, float] = dataclasses.field(default_factory=dict)
     """Sums of the terms since the last point of the curves, and over how many ``samples``."""
     ledger: int = 0
@@ -116,7 +119,8 @@ def write(
 def write_record(folder: Path, record: Record, names: Sequence[str]) -> None:
     """Write the record of a folder that holds the files ``names``: last, with their checksums."""
     whole = dataclasses.replace(record, files={name: _sha256(folder / name) for name in names})
-    (folder / RECORD).write_text(json.dumps(config.to_json(whole), indent=1, sort_keys=True))
+    values = config.to_json(whole)
+    (folder / RECORD).write_text(_text(values | {_DIGEST: _digest(values)}))
 
 
 def read_record(folder: Path) -> Record:
@@ -139,6 +143,9 @@ def read_record(folder: Path) -> Record:
         raise ValueError(
             f"checkpoint '{folder}' has format {version}, this program reads {FORMAT_VERSION}"
         )
+    digest = values.pop(_DIGEST, None)
+    if version == FORMAT_VERSION and digest != _digest(values):
+        raise DamagedError(f"checkpoint '{folder}': {RECORD} is damaged (checksum differs)")
     return config.from_json(Record, values)
 
 
@@ -191,12 +198,9 @@ def model_sha256(folder: Path) -> str:
 def commit(final: Path, fill: Callable[[Path], object]) -> Path:
     """Fill a temporary folder and rename it to ``final``: it is there whole or not at all.
 
-    Also after the power has failed: files are on disk before the name is. What a killed process has
-    left of the same checkpoint goes.
+    Also after the power has failed: files are on disk before the name is.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    for left in final.parent.glob(f".{final.name}-*"):
-        shutil.rmtree(left, ignore_errors=True)
     partial = final.with_name(f".{final.name}-{secrets.token_hex(4)}")
     partial.mkdir()  # not mkdtemp: others who share the storage may read it
     try:
@@ -212,6 +216,15 @@ def commit(final: Path, fill: Callable[[Path], object]) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return final
+
+
+def sweep(stage_folder: Path) -> None:
+    """Delete what killed processes have left of checkpoints that they were writing or deleting."""
+    for left in stage_folder.glob(".step-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for folder in stage_folder.glob("step-*"):
+        if not (folder / RECORD).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def versions() -> dict[str, str]:
@@ -241,6 +254,14 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_text(values).encode()).hexdigest()
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=1, sort_keys=True)
 
 
 def _contiguous(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -36,13 +36,14 @@ class Learner:
         """Drop the gradients of the step before."""
         self._optimizer.zero_grad(set_to_none=True)
 
-    def update(self, step: int, rate: float) -> None:
-        """Follow the gradients of step ``step``, from 0, at a learning rate."""
-        nn.utils.clip_grad_norm_(self.parameters, self._clip_norm)
+    def update(self, step: int, rate: float) -> Tensor:
+        """Follow the gradients of step ``step``, from 0, at a learning rate; gives their norm."""
+        norm = nn.utils.clip_grad_norm_(self.parameters, self._clip_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["share"]
         self._optimizer.step()
         self.averages.update(step)
+        return norm
 
     def copies(self) -> "Copies":
         """All of it as it is now."""
@@ -71,9 +72,11 @@ class Learner:
         for name, parameter, average in self._named():
             parameter.copy_(stored[f"weight.{name}"])
             average.copy_(stored[f"average.{name}"])
-            self._optimizer.state[parameter] = {
-                moment: stored[f"{moment}.{name}"].to(parameter.device, copy=True)
-                for moment in _MOMENTS
+            step = stored[f"step.{name}"].to(parameter.device, copy=True)
+            self._optimizer.state[parameter] = {"step": step} | {
+                # In the weight's own layout: a file has none, and fused kernels refuse another.
+                moment: torch.empty_like(parameter).copy_(stored[f"{moment}.{name}"])
+                for moment in ("exp_avg", "exp_avg_sq")
             }
 
     def _named(self) -> "zip[tuple[str, nn.Parameter, Tensor]]":

@@ -150,6 +150,7 @@ class Loader:
             other=memory(size, size, 3, dtype=torch.uint8) if pair else None,
             waveform=memory(self.audio.samples, dtype=torch.int16) if self.audio else None,
             draws=memory(len(Draw), dtype=torch.float32),
+            pinned=self.pinned,
         )
         for first in range(0, count, _PER_JOB):
             rows = range(first, min(first + _PER_JOB, count))
@@ -168,9 +169,13 @@ class Loader:
             entries = sum(plan.ledger_entry(making.step.number, key) for key in keys)
         for row in rows:
             draws: list[float] = making.draws[row].tolist()
-            self._show(making, row, draws)
-            if making.waveform is not None:
-                making.waveform[row] = self._heard(making, row, draws)
+            try:
+                self._show(making, row, draws)
+                if making.waveform is not None:
+                    making.waveform[row] = self._heard(making, row, draws)
+            except ValueError as error:
+                ref = making.refs[row]
+                raise ValueError(f"sample {ref.key} of shard {ref.shard}: {error}") from error
         return entries
 
     def _show(self, making: "_Making", row: int, draws: list[float]) -> None:
@@ -227,18 +232,20 @@ class _Making:
     other: NDArray[np.uint8] | None
     waveform: NDArray[np.int16] | None
     draws: NDArray[np.float32]
+    pinned: bool
     jobs: list[Future[int]] = dataclasses.field(default_factory=list[Future[int]])
 
     def finished(self) -> Batch:
         entries = sum(job.result() for job in self.jobs)
+        pinned = self.pinned
         return Batch(
             keys=tuple(ref.key for ref in self.refs),
-            video=torch.tensor([video_hash(ref.youtube_id) for ref in self.refs]),
-            position=torch.tensor(self.step.positions),
+            video=torch.tensor([video_hash(r.youtube_id) for r in self.refs], pin_memory=pinned),
+            position=torch.tensor(self.step.positions, pin_memory=pinned),
             picture=_channels_last(self.picture),
             other_picture=None if self.other is None else _channels_last(self.other),
             waveform=None if self.waveform is None else torch.from_numpy(self.waveform),
-            has_sound=torch.tensor([ref.sound is not None for ref in self.refs]),
+            has_sound=torch.tensor([r.sound is not None for r in self.refs], pin_memory=pinned),
             draws=torch.from_numpy(self.draws),
             global_size=self.step.global_size,
             ledger=entries & plan.LEDGER_MASK,

@@ -1,8 +1,7 @@
 """What a stage's steps come to between two reports, without a synchronization per step."""
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -17,7 +16,7 @@ _COUNT = "samples"
 
 
 class NonFiniteLossError(ValueError):
-    """The loss of a batch is not finite; the last checkpoint stands."""
+    """The loss of a batch, or its gradient, is not finite; the last checkpoint stands."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ class Meter:
         }
         self._count = pending.get(_COUNT, 0.0)
         self._ledger = 0
-        self._losses: list[tuple[int, tuple[str, ...], Tensor]] = []
+        self._watched: list[tuple[int, str, tuple[str, ...], Tensor]] = []
 
     def add(self, step: int, batch: Batch, output: StageOutput) -> None:
         """Count in what a (micro-)batch of a step, from 1, came to."""
@@ -64,23 +63,30 @@ class Meter:
             self._sums[name] = self._sums[name] + total if name in self._sums else total
         self._count += len(batch)
         self._ledger = (self._ledger + batch.ledger) & LEDGER_MASK
-        self._losses.append((step, batch.keys, output.loss.detach()))
+        self.watch(step, "loss", batch.keys, output.loss.detach())
+
+    def watch(self, step: int, what: str, keys: Sequence[str], values: Tensor) -> None:
+        """Remember values that have to be finite, and the samples that they come from."""
+        self._watched.append((step, what, tuple(keys), values))
 
     def totals(self) -> Totals:
         """What all workers have counted since the last report; every worker has to ask.
 
         Raises:
-            NonFiniteLossError: a loss is not finite; the first such step and its batch are named.
+            NonFiniteLossError: a loss or gradient is not finite; the first such step is named, with
+                its batch.
         """
         names = sorted(self._sums)
         counted = torch.tensor(self._count, device=self._device)
-        sums = torch.stack([*(self._sums[name] for name in names), counted])
+        odd = [values.isfinite().logical_not().any() for _, _, _, values in self._watched]
+        odds = torch.stack(odd).sum() if odd else torch.zeros((), device=self._device)
+        sums = torch.stack([*(self._sums[name] for name in names), counted, odds.float()])
         ledger = torch.tensor(self._ledger, device=self._device)
         if gather.world_size() > 1:
             dist.all_reduce(sums)
             dist.all_reduce(ledger)
-        *values, samples = sums.tolist()
-        if not all(math.isfinite(value) for value in values):
+        *values, samples, refused = sums.tolist()
+        if refused:
             self._refuse()
         return Totals(
             sums=dict(zip(names, values, strict=True)),
@@ -90,21 +96,21 @@ class Meter:
 
     def clear(self) -> None:
         """Begin anew, after a report."""
-        self._sums, self._count, self._ledger, self._losses = {}, 0.0, 0, []
+        self._sums, self._count, self._ledger, self._watched = {}, 0.0, 0, []
 
     def _refuse(self) -> None:
-        """Name the first step whose loss is not finite on any worker: all later ones follow it."""
+        """Name the first step with a value that is not finite: all later ones follow from it."""
         bad = [
-            (step, float(loss[~loss.isfinite()][0]), keys)
-            for step, keys, loss in self._losses
-            if not loss.isfinite().all()
+            (step, order, what, float(values[~values.isfinite()].flatten()[0]), keys)
+            for order, (step, what, keys, values) in enumerate(self._watched)
+            if not values.isfinite().all()
         ][:1]
         if gather.world_size() > 1:
             parts = [bad for _ in range(gather.world_size())]
             dist.all_gather_object(parts, bad)
             bad = [found for part in parts for found in part]
-        step, loss, keys = min(bad)
+        step, _, what, value, keys = min(bad)
         raise NonFiniteLossError(
-            f"step {step}: the loss is {loss} on the batch {', '.join(keys)}; the last checkpoint "
-            "stands. Lower the stage's learning_rate, or look at these samples"
+            f"step {step}: the {what} is {value} on the batch {', '.join(keys)}; the last "
+            "checkpoint stands. Lower the stage's learning_rate, or look at these samples"
         )

@@ -48,8 +48,9 @@ class TrainingConfig:
     of a stage, and changes no more than the rounding."""
 
     def __post_init__(self) -> None:
-        if self.accumulate < 1:
-            raise ValueError("training.accumulate counts micro-batches: give 1 or more")
+        for name in ("accumulate", "keep", "report_every", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} counts: give 1 or more")
         if self.collective_timeout_s < 1:
             raise ValueError("training.collective_timeout_s is in seconds: give 1 or more")
 

@@ -112,7 +112,7 @@ def check(count: int, sampling: SamplingConfig, world_size: int, parts: int = 1)
         )
     quotas = stream_quotas(batch_size, sampling.streams)
     owned = [_Share.of(quotas, 1, rank, world_size).positions for rank in range(world_size)]
-    if batch_size % parts or any(len(np.unique(own % parts)) < parts for own in owned):
+    if batch_size % parts or any(len(np.unique(_part(own, parts))) < parts for own in owned):
         raise ValueError(
             f"training.accumulate = {parts} cannot cut the batch (sampling.batch_size = "
             f"{sampling.batch_size}, {count} samples) into equal parts with samples for each of "
@@ -124,13 +124,13 @@ def check(count: int, sampling: SamplingConfig, world_size: int, parts: int = 1)
 def split(step: Step, parts: int) -> list[Step]:
     """One worker's step in micro-batches, for the accumulation of gradients.
 
-    Part m takes the samples at the global positions p with p mod ``parts`` = m, which move to
-    p // ``parts``: so a micro-batch, over all workers, is the same for any number of them.
+    Each takes one of every ``parts`` samples that follow each other in the global batch, at place
+    p // ``parts`` of its own: so a micro-batch, over all workers, is the same for any number.
 
     Raises:
         ValueError: the global batch is not divisible by ``parts``, or a part would be empty here.
     """
-    owners = step.positions % parts
+    owners = _part(step.positions, parts)
     if step.global_size % parts or len(np.unique(owners)) < parts:
         raise ValueError(
             f"training.accumulate = {parts} cannot cut a worker's {len(owners)} samples of the "
@@ -147,6 +147,20 @@ def split(step: Step, parts: int) -> list[Step]:
         )
         for chosen in (owners == part for part in range(parts))
     ]
+
+
+def _part(positions: NDArray[np.int64], parts: int) -> NDArray[np.int64]:
+    """Which micro-batch the samples at global positions belong to.
+
+    Dealt in turn, beginning elsewhere each time: by the sum of the turn's digits in base ``parts``,
+    which does not fall into step with streams that are dealt to workers in turn as well.
+    """
+    if parts == 1:
+        return np.zeros_like(positions)
+    begin, turn = np.zeros_like(positions), positions // parts
+    while turn.any():
+        begin, turn = begin + turn % parts, turn // parts
+    return (positions + begin) % parts
 
 
 def number_shards(shards: Sequence[str]) -> NDArray[np.int64]:

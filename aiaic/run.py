@@ -13,8 +13,7 @@ from aiaic.stores import Fill, FolderStore, Store
 class Run(Protocol):
     """Rank and world, progress, checkpoints; Ray Train is one such run, :class:`LocalRun` another.
 
-    The loop calls :meth:`save` on every rank at the same steps and never touches storage, a logger
-    or a cluster itself.
+    The loop never touches storage, a logger or a cluster itself.
     """
 
     rank: int
@@ -24,12 +23,10 @@ class Run(Protocol):
         """Show progress; called every few steps, on every rank, and free to do nothing."""
         ...
 
-    def save(self, step: int, metrics: dict[str, float], write: Fill) -> None:
-        """Commit the checkpoint of ``step`` while training goes on.
+    def save(self, step: int, write: Fill) -> None:
+        """Commit the checkpoint of ``step`` while training goes on; called on rank 0 alone.
 
-        ``write`` fills an empty folder; it is called on rank 0 alone, in another thread.
-        ``metrics`` are plain floats; ``validation_loss`` decides which checkpoint is best (lower
-        is better).
+        ``write`` fills an empty folder; it is called in another thread.
         """
         ...
 
@@ -88,16 +85,14 @@ class LocalRun:
         if self._on_progress is not None:
             self._on_progress(step, metrics)
 
-    def save(self, step: int, metrics: dict[str, float], write: Fill) -> None:
-        del metrics  # they stand in the checkpoint itself
+    def save(self, step: int, write: Fill) -> None:
         self._saver.save(checkpoint.step_name(step), write)
 
     def settle(self, *, patient: bool = True) -> None:
         self._saver.settle(patient=patient)
 
     def restore(self) -> Path | None:
-        newest = stores.newest_whole(self.store)
-        return None if newest is None else self.store.fetch(newest)
+        return stores.newest_whole(self.store)
 
     def stop_requested(self) -> bool:
         return self._stop()

@@ -13,6 +13,8 @@ from aiaic.stores import Fill, Store
 
 log = logging.getLogger(__name__)
 
+_MISTAKES = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+"""What a person has to mend; other OSErrors may pass."""
 _PAUSES_S = (1.0, 5.0, 20.0, 60.0, 120.0)
 
 
@@ -50,7 +52,8 @@ class Saver:
     Args:
         store: where they go.
         keep: how many of the newest stay, beside the best.
-        on_commit: called in that thread with the name of each new checkpoint.
+        on_commit: called with the name of each new checkpoint, in a thread of its own: training
+            waits for the last one alone.
     """
 
     def __init__(
@@ -58,18 +61,26 @@ class Saver:
     ) -> None:
         self._store, self._keep, self._on_commit = store, keep, on_commit
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._news = ThreadPoolExecutor(1, thread_name_prefix="committed")
+        self._told: Future[None] | None = None
         self._last: tuple[str, Fill, Future[None]] | None = None
 
     def save(self, name: str, fill: Fill) -> None:
-        """Commit a checkpoint soon; waits for the one before, if that is still under way."""
+        """Commit a checkpoint soon; waits for the one before, if that is still under way.
+
+        Raises:
+            OSError: the one before could not be stored, and never will be.
+        """
         try:
             self._wait()
+        except _MISTAKES:
+            raise
         except OSError as error:
             log.warning("a checkpoint could not be stored, training goes on: %s", error)
-        self._last = name, fill, self._thread.submit(self._commit, name, fill)
+        self._begin(name, fill)
 
     def settle(self, *, patient: bool = True) -> None:
-        """Wait until the last checkpoint is committed.
+        """Wait until the last checkpoint is committed, and told of.
 
         Args:
             patient: try again for some minutes where storage fails.
@@ -79,21 +90,33 @@ class Saver:
         """
         for pause_s in _PAUSES_S if patient else ():
             try:
-                return self._wait()
+                self._wait()
+            except _MISTAKES:
+                raise
             except OSError as error:
                 log.warning("the last checkpoint is tried again in %g s: %s", pause_s, error)
                 time.sleep(pause_s)
                 assert self._last is not None  # it has just failed
-                name, fill, _ = self._last
-                self._last = name, fill, self._thread.submit(self._commit, name, fill)
+                self._begin(*self._last[:2])
+            else:
+                break
         self._wait()
+        if self._told is not None:
+            self._told.result()
+
+    def _begin(self, name: str, fill: Fill) -> None:
+        self._last = name, fill, self._thread.submit(self._commit, name, fill)
 
     def _wait(self) -> None:
         if self._last is not None:
             self._last[2].result()
+            self._last = None  # and with it the copies of all weights
 
     def _commit(self, name: str, fill: Fill) -> None:
         self._store.publish(name, fill)
-        stores.prune(self._store, self._keep)
         if self._on_commit is not None:
-            self._on_commit(name)
+            self._told = self._news.submit(self._on_commit, name)
+        try:
+            stores.prune(self._store, self._keep)
+        except OSError as error:
+            log.warning("old checkpoints could not be deleted, the next one tries again: %s", error)

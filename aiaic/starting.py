@@ -12,6 +12,7 @@ from aiaic.recipe import Recipe
 _FREE = frozenset(
     f"training.{key}"
     for key in (
+        "precision",
         "threads",
         "decode_threads",
         "save_every",

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -13,13 +14,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from aiaic import checkpoint, config, gather, transfer
+from aiaic import checkpoint, config, gather, plan, transfer
 from aiaic.acceleration import accelerate, distributed, unexchanged
 from aiaic.batch import Batch, mirrored
 from aiaic.checkpoint import Timings
 from aiaic.learner import Learner
 from aiaic.loader import Loader, Samples
-from aiaic.meter import Meter
+from aiaic.meter import Meter, NonFiniteLossError
 from aiaic.networks import model as networks
 from aiaic.networks import pretrained
 from aiaic.networks.pretrained import ReadWeights
@@ -63,6 +64,7 @@ def train(
     device: torch.device,
     read_weights: ReadWeights = pretrained.read,
     profile: Path | None = None,
+    begun_unix_s: float | None = None,
 ) -> Result:
     """Train one stage to its end, from its newest checkpoint where there is one.
 
@@ -75,6 +77,7 @@ def train(
         device: where to compute.
         read_weights: gives the pretrained weights that the recipe names, at the start of a run.
         profile: local folder for a trace of a few steps.
+        begun_unix_s: when the stage was begun for the first time; None: now.
 
     Raises:
         ValueError: ``init`` is missing, of another stage, or of another architecture; the run was
@@ -83,7 +86,7 @@ def train(
         OSError: the last checkpoint could not be stored.
     """
     torch.set_num_threads(recipe.training.threads)
-    trainer = Trainer(stage, recipe, samples, run, init, device, read_weights)
+    trainer = Trainer(stage, recipe, samples, run, init, device, read_weights, begun_unix_s)
     try:
         result = trainer.fit(profile)
     except BaseException:
@@ -106,6 +109,7 @@ class Trainer:
         init: Init | None,
         device: torch.device,
         read_weights: ReadWeights = pretrained.read,
+        begun_unix_s: float | None = None,
     ) -> None:
         self.number, self.recipe, self.samples, self.run = stage, recipe, samples, run
         self.device = device
@@ -116,11 +120,14 @@ class Trainer:
         self.stage = stages.build(stage, model, recipe).to(device)
         accelerate(self.stage, recipe.training, device, precision=self.precision)
         self.learner = Learner(self.stage, recipe.training)
+        eligible = len(self._with_sound(samples.train))
+        accumulate = recipe.training.accumulate
+        self.batch_size = plan.check(eligible, recipe.sampling, run.world_size, accumulate)
         self.curves: list[dict[str, float]] = []
         self.step = 0
         self.ledger = 0
         self.pending: dict[str, float] = {}
-        self.timings = Timings(begun_unix_s=time.time())
+        self.timings = Timings(begun_unix_s=time.time() if begun_unix_s is None else begun_unix_s)
         if not self._resume():
             if self.origin is None:
                 networks.load_pretrained(model, read_weights)
@@ -158,7 +165,7 @@ class Trainer:
             step=self.step,
             seconds=self._elapsed_s(),
             goodput=self._goodput(),
-            samples_per_s=self.step * self.recipe.sampling.batch_size / trained_s,
+            samples_per_s=self.step * self.batch_size / trained_s,
             precision=self.precision,
         )
 
@@ -185,17 +192,27 @@ class Trainer:
         self.ledger = (self.ledger + totals.ledger) & LEDGER_MASK
         point = {"step": float(self.step), "learning_rate": self.rate(self.step - 1)}
         self.curves.append(point | totals.means())
-        row = {"step": float(self.step), "goodput": self._goodput()} | self.clock.figures()
+        figures = self.clock.figures()
+        if figures:  # of this worker: the others do as much, and wait for each other
+            figures["samples_per_s"] *= self.run.world_size
+        row = {"step": float(self.step), "goodput": self._goodput()} | figures
         self.timings = dataclasses.replace(self.timings, rows=[*self.timings.rows, row])
         self.run.progress(self.step, self.curves[-1])
 
     def _save(self, *, validate: bool) -> None:
         """Hand a checkpoint of this step to the run."""
         metrics = self.validate() if validate else {}
+        if not all(math.isfinite(value) for value in metrics.values()):
+            raise NonFiniteLossError(
+                f"step {self.step}: validation gives {metrics}; the last checkpoint stands. Lower "
+                f"stage{self.number}.learning_rate"
+            )
         if metrics:
             self.curves[-1] |= metrics
         with self.clock.spent("saving"):
-            self.run.save(self.step, metrics, self.snapshot(metrics))
+            write = self.snapshot(metrics)
+            if write is not None:
+                self.run.save(self.step, write)
 
     def _trained_s(self) -> float:
         return self.timings.trained_s + time.perf_counter() - self._resumed_at_s
@@ -246,15 +263,18 @@ class Trainer:
         self.stage.train()
         return {f"validation_{n}": s / len(chosen) for n, s in _sum_over_workers(sums).items()}
 
-    def snapshot(self, metrics: dict[str, float]) -> Callable[[Path], None]:
+    def snapshot(self, metrics: dict[str, float]) -> Callable[[Path], None] | None:
         """Copy all that a checkpoint of this step holds; what is given writes it, in any thread.
 
-        Every worker has to ask, since they count together.
+        Every worker has to ask, since they count together; rank 0 alone gets something to write.
 
         Raises:
             NonFiniteLossError: a loss since the last report is not finite.
         """
-        totals, copies = self.meter.totals(), self.learner.copies()
+        totals = self.meter.totals()
+        if self.run.rank > 0:
+            return None
+        copies = self.learner.copies()
         record = checkpoint.Record(
             stage=self.number,
             step=self.step,
@@ -264,6 +284,7 @@ class Trainer:
             init=self.origin,
             metrics=metrics,
             curves=[dict(row) for row in self.curves],
+            precision=self.precision,
             versions=checkpoint.versions(),
             pending=totals.pending(),
             ledger=(self.ledger + totals.ledger) & LEDGER_MASK,
@@ -281,9 +302,20 @@ class Trainer:
         self.learner.load(folder)
         self.step, self.curves = record.step, list(record.curves)
         self.pending, self.ledger = record.pending, record.ledger
-        self.timings = checkpoint.read_timings(folder) or self.timings
+        self._check_precision(record.precision)
+        earlier = checkpoint.read_timings(folder)
+        if earlier is not None:
+            self.timings = dataclasses.replace(earlier, begun_unix_s=self.timings.begun_unix_s)
         log.info("stage %d goes on at step %d", self.number, self.step)
         return True
+
+    def _check_precision(self, before: str) -> None:
+        """Refuse to go on in another precision than ``auto`` has found before."""
+        if before and before != self.precision:
+            raise ValueError(
+                f"this run was begun in {before}, and is {self.precision} on this machine: take "
+                f"--set training.precision={before}, or another output folder"
+            )
 
     def _first_sounds(self) -> Iterator[Batch]:
         """The same fixed sounds on every worker, spread evenly over the training samples."""
@@ -294,7 +326,7 @@ class Trainer:
     def _batches(self) -> Generator[Batch, None, None]:
         chosen = self._with_sound(self.samples.train)
         sampling, run = self.recipe.sampling, self.run
-        if len(chosen) < sampling.batch_size:
+        if self.batch_size < sampling.batch_size:
             log.warning(
                 "%d samples are fewer than a batch of %d: each step takes them all",
                 len(chosen),
@@ -337,7 +369,9 @@ def train_step(trainer: Trainer, module: nn.Module, parts: Sequence[Batch]) -> N
             output = backward(trainer, module, batch, len(parts))
         trainer.meter.add(trainer.step + 1, batch, output)
         trainer.clock.count(len(batch))
-    trainer.learner.update(trainer.step, trainer.rate(trainer.step))
+    norm = trainer.learner.update(trainer.step, trainer.rate(trainer.step))
+    keys = [key for batch in parts for key in batch.keys]
+    trainer.meter.watch(trainer.step + 1, "norm of the gradient", keys, norm)
 
 
 def backward(trainer: Trainer, module: nn.Module, batch: Batch, parts: int) -> StageOutput:

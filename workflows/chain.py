@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from aiaic.loader import Samples
 from aiaic.recipe import Recipe
 from aiaic.run import Run
 from data_prep import storage
-from workflows import checkpoints, weights
+from workflows import checkpoints, scratch, weights
 from workflows.checkpoints import Finished, PlaceStore
 from workflows.leaving import StoppedError
 
@@ -58,22 +58,25 @@ class Stage:
     """Optimizer steps in all."""
 
 
-def check(job: Job, samples: Samples, workers: int) -> None:
+def check(job: Job, samples: Samples, workers: Iterable[int]) -> None:
     """Refuse what could not be trained or continued, before anything starts.
+
+    Args:
+        job: what to train.
+        samples: on what.
+        workers: numbers of workers, each of which may come to train; 1: this process.
 
     Raises:
         ValueError: the initial checkpoint does not fit, a stage was begun otherwise, there are no
             samples, or too many workers for them.
         FileNotFoundError: there is no initial checkpoint.
     """
-    if workers < 0:
-        raise ValueError(f"{workers} workers: give 0 for this process, or more for Ray Train")
     for number in job.stages:
         usable = [ref for ref in samples.train if number != 2 or ref.sound is not None]
         if not usable:
             raise ValueError(f"split '{job.split}' has no clips with sound for stage 2")
-        accumulate = job.recipe.training.accumulate
-        plan.check(len(usable), job.recipe.sampling, max(1, workers), accumulate)
+        for count in workers:
+            plan.check(len(usable), job.recipe.sampling, count, job.recipe.training.accumulate)
     first = job.stages[0]
     begins_from = {first: init_place(job, first)}
     for number in job.stages:
@@ -85,6 +88,17 @@ def check(job: Job, samples: Samples, workers: int) -> None:
         init = begins_from.get(number)
         if init is not None:
             _check_init(job, number, init, record)
+
+
+def finished(job: Job) -> list[Finished] | None:
+    """What was trained, if all of it is; says so."""
+    known = [checkpoints.read_finished(describe(job, number).place) for number in job.stages]
+    done = [stage for stage in known if stage is not None]
+    if len(done) < len(known):
+        return None
+    for stage in done:
+        log.info("stage %d is finished already", stage.stage)
+    return done
 
 
 def train_stages(
@@ -135,6 +149,7 @@ def _train_stage(
     if finished is not None:
         log.info("stage %d is finished already: '%s'", number, stage.place)
         return finished
+    begun = checkpoints.begun_unix_s(stage.place)
     start = init_place(job, number)
     init = start and training.Init(folder=checkpoints.fetch(start), place=start)
     with open_run(stage) as run, _traces(stage, wanted=job.profile) as traces:
@@ -147,6 +162,7 @@ def _train_stage(
             device=device,
             read_weights=weights.read,
             profile=traces,
+            begun_unix_s=begun,
         )
         if result.step < stage.steps:
             raise StoppedError(number, result.step)
@@ -163,15 +179,16 @@ def _traces(stage: Stage, *, wanted: bool) -> Iterator[Path | None]:
     if not wanted:
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="aiaic-") as folder:
-        yield Path(folder)
-        storage.upload_folder(Path(folder), storage.join(stage.place, "profile"))
+    with tempfile.TemporaryDirectory(dir=scratch.folder()) as folder:
+        try:
+            yield Path(folder)
+        finally:
+            storage.upload_folder(Path(folder), storage.join(stage.place, "profile"))
 
 
 def _finish(stage: Stage, result: training.Result) -> None:
     store = PlaceStore(stage.place)
-    best = stores.best(store)
-    assert best is not None  # the last step has a checkpoint
+    best = stores.best_whole(store)  # the others go, and the next stage begins from it
     checkpoints.finish(
         stage.place,
         Finished(

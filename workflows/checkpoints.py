@@ -9,6 +9,7 @@ import functools
 import json
 import re
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from workflows import scratch
 
 STAGES = (1, 2, 3)
 _FINISHED = "stage.json"
+_BEGUN = "begun.json"
+_STEP_NAME = re.compile(r"step-\d{7,}")
 _STEP = re.compile(r"(step-\d{7,})/checkpoint\.json")
 
 
@@ -93,6 +96,18 @@ def read_finished(stage: str) -> Finished | None:
         raise ValueError(f"'{place}' is damaged: {error}") from None
 
 
+def begun_unix_s(stage: str) -> float:
+    """When a stage was begun for the first time, which is noted in its folder: now, if never."""
+    place, now = storage.join(stage, _BEGUN), time.time()
+    if storage.size_of(place) is None:
+        storage.write_bytes(place, json.dumps({"begun_unix_s": now}).encode())
+        return now
+    try:
+        return float(json.loads(storage.read_bytes(place))["begun_unix_s"])
+    except (ValueError, KeyError, TypeError):  # nothing is computed from it
+        return now
+
+
 def finish(stage: str, finished: Finished) -> None:
     """Write ``stage.json`` after deleting all checkpoints but the last and the best."""
     stores.prune(PlaceStore(stage), keep=1)
@@ -123,8 +138,18 @@ class PlaceStore:
     def delete(self, name: str) -> None:
         storage.delete_folder(self.place(name), first=checkpoint.RECORD)
 
+    def sweep(self) -> None:
+        if storage.is_local(self.stage):
+            checkpoint.sweep(storage.local_path(self.stage))
+            return
+        if not storage.exists(self.stage):
+            return
+        begun = {file.name.partition("/")[0] for file in storage.list_files(self.stage)}
+        for name in sorted(name for name in begun if _STEP_NAME.fullmatch(name)):
+            if name not in self.names():
+                self.delete(name)
+
     def place(self, name: str) -> str:
-        """Where a checkpoint lies."""
         return storage.join(self.stage, name)
 
 
@@ -135,6 +160,7 @@ def publish(fill: Fill, place: str) -> None:
         return
     with tempfile.TemporaryDirectory(dir=scratch.folder()) as folder:
         fill(Path(folder))
+        storage.delete(storage.join(place, checkpoint.RECORD))  # it would vouch for other files
         for path in sorted(Path(folder).iterdir(), key=_record_last):
             storage.publish(path, storage.join(place, path.name))
 
@@ -207,6 +233,6 @@ def _download(place: str) -> Path:
 
 
 def _download_anew(place: str) -> Path:
-    folder = Path(tempfile.mkdtemp(dir=scratch.folder()))
+    folder = Path(tempfile.mkdtemp(dir=scratch.folder()), storage.name_of(place))
     storage.download_folder(place, folder)
     return folder

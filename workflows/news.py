@@ -107,6 +107,11 @@ class Reader:
         """Whether the workers are there, as far as is known."""
         return "begun" in self._known
 
+    @property
+    def trains(self) -> bool:
+        """Whether steps were taken, as far as is known."""
+        return "step" in self._known
+
     def look(self) -> None:
         """Pass on what is new."""
         new, known = self._news.read(), self._known

@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import ray.train.collective
 import ray.train.torch
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError, RpcError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.execution.context import get_train_context
@@ -55,6 +55,8 @@ _LOOK_EVERY_S = 0.5
 _ASK_EVERY_S = 1.0
 _GROW_EVERY_S = 60.0
 """A cluster that comes and goes shall not keep the workers from working."""
+_GRACE_S = 300.0
+"""After a drained node's deadline, for the others to save what they have."""
 _ROOM_WITHIN_S = 5.0
 """How long the processors of workers that have just ended may take to be free again."""
 
@@ -78,22 +80,19 @@ class RayRun:
             stage = self._stage
             self._news.progress(stage.number, step, stage.steps, metrics["loss"])
 
-    def save(self, step: int, metrics: dict[str, float], write: Fill) -> None:
-        del metrics  # they stand in the checkpoint itself
-        if self.rank == 0:
-            self._saver.save(checkpoint.step_name(step), write)
+    def save(self, step: int, write: Fill) -> None:
+        self._saver.save(checkpoint.step_name(step), write)
 
     def settle(self, *, patient: bool = True) -> None:
         self._saver.settle(patient=patient)
 
     def restore(self) -> Path | None:
-        newest = stores.newest_whole(self._store) if self.rank == 0 else None
-        newest = ray.train.collective.broadcast_from_rank_zero(newest)
-        if newest is None:
-            return None
-        folder = self._store.fetch(newest)
-        if self.rank > 0:
-            _check_arrived(folder)
+        found = stores.newest_whole(self._store) if self.rank == 0 else None
+        name = ray.train.collective.broadcast_from_rank_zero(found and found.name)
+        if name is None or found is not None:
+            return found
+        folder = self._store.fetch(name)
+        _check_arrived(folder)
         return folder
 
     def stop_requested(self) -> bool:
@@ -179,12 +178,16 @@ class _Driver:
         fitting = _in_thread(lambda: self._trainer(count, told).fit().return_value)
         try:
             self._look_after(fitting, told, count)
-            return cast(list[Finished] | StoppedError | None, fitting.result())
+            return self._outcome(fitting)
+        finally:
+            told.delete()
+
+    def _outcome(self, fitting: "Future[Any]") -> list[Finished] | StoppedError | None:
+        try:
+            return cast(list[Finished] | StoppedError, fitting.result())
         except (TrainingFailedError, RayError) as error:
             self._wait(self._patience.after(error))
             return None
-        finally:
-            told.delete()
 
     def _look_after(self, fitting: "Future[Any]", told: News, count: int) -> None:
         """Pass news on until an attempt has ended.
@@ -196,20 +199,23 @@ class _Driver:
         looked_at, sent_away = time.monotonic(), False
         while not fitting.done():
             concurrent.futures.wait([fitting], _LOOK_EVERY_S)
-            reader.look()
+            with contextlib.suppress(RpcError, GetTimeoutError):  # no news, for once
+                reader.look()
             if sent_away or fitting.done():
                 continue
-            if not reader.begun:
-                looked_at = time.monotonic()  # what the workers take seems free until they do
+            if not reader.trains:
+                looked_at = time.monotonic()  # the start of one attempt is no time for another
             grown = False
             if self._elastic and time.monotonic() - looked_at >= _GROW_EVERY_S:
                 looked_at, grown = time.monotonic(), self._may_grow(count)
             if self._leave() and not reader.begun:
                 raise StoppedError(*_newest(self._job))
             if grown or self._leave():
-                told.send_away()
-                sent_away = True
-        reader.look()
+                with contextlib.suppress(RpcError, GetTimeoutError):  # the next look tries again
+                    told.send_away()
+                    sent_away = True
+        with contextlib.suppress(RpcError, GetTimeoutError):
+            reader.look()
 
     @property
     def _elastic(self) -> bool:
@@ -217,7 +223,7 @@ class _Driver:
 
     def _may_grow(self, count: int) -> bool:
         """Whether the cluster has room for more workers now."""
-        self._ask_for_most()
+        self._ask_for(self._workers.most - count)  # Ray itself asks for those that train
         grown = self._workers.within(count + cluster.room(gpu=self._gpu))
         if grown > count:
             log.info("the cluster has room for %d workers: they save and start anew", grown)
@@ -228,17 +234,19 @@ class _Driver:
         if self._elastic:
             self._demand.cancel_resource_request()
 
-    def _ask_for_most(self) -> None:
-        """Tell a cluster that starts machines on demand how many workers are wanted."""
-        most = self._workers.most
-        self._demand.maybe_send_resource_request(self._scaling(most), most)
+    def _ask_for(self, more: int) -> None:
+        """Tell a cluster that starts machines on demand how many more workers are wanted."""
+        if more:
+            self._demand.maybe_send_resource_request(self._scaling(more), more)
+        else:
+            self._demand.cancel_resource_request()
 
     def _count(self) -> int:
         """How many workers to start."""
         if cluster.cpus() < self._workers.least:
             log.warning("the cluster has %d CPUs now: Ray waits until it has more", cluster.cpus())
         if self._elastic:
-            self._ask_for_most()
+            self._ask_for(self._workers.most)
         until = time.monotonic() + _ROOM_WITHIN_S
         while self._elastic and time.monotonic() < until:
             if cluster.room(gpu=self._gpu) >= self._workers.most:
@@ -267,7 +275,10 @@ class _Driver:
                 storage_path=folder,
                 storage_filesystem=system,
                 failure_config=FailureConfig(
-                    max_failures=0, controller_failure_limit=0, max_preemption_failures=0
+                    max_failures=0,
+                    controller_failure_limit=0,
+                    max_preemption_failures=0,
+                    preemption_grace_s=_GRACE_S,
                 ),
                 logging_config=LoggingConfig(log_level="WARNING"),
             ),

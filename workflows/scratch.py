@@ -9,17 +9,20 @@ import functools
 import os
 import shutil
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 _PREFIX = "aiaic-"
 _LOCK = ".lock"
+_turn = threading.Lock()
 _YOUNG_S = 60.0  # its process may be about to lock it
 
 
 def folder() -> Path:
     """This process's own; made when it is first asked for."""
-    return Path(_made(os.getpid())[0].name)
+    with _turn:  # several threads may be the first
+        return Path(_made(os.getpid())[0].name)
 
 
 @functools.cache

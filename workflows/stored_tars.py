@@ -7,7 +7,9 @@ is fetched whole. So no worker pays more than about twice what it would with per
 """
 
 import collections
+import errno
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -17,6 +19,9 @@ from pathlib import Path
 
 from data_prep import storage
 from data_prep.shard import TarRecord
+from workflows import scratch
+
+log = logging.getLogger(__name__)
 
 GET_BYTES = 1 << 20
 """A request takes about as long as so many bytes of a long transfer."""
@@ -110,21 +115,25 @@ class StoredTars:
 
     def _scratch(self) -> Path:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="aiaic-tars-"))
+            self._folder = Path(tempfile.mkdtemp(prefix="tars-", dir=scratch.folder()))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         return self._folder
 
-    def _fetch(self, place: str, tar: TarRecord, path: Path) -> LocalTar:
+    def _fetch(self, place: str, tar: TarRecord, path: Path) -> LocalTar | None:
         part = path.with_suffix(".part")
         try:
             _download(place, tar, part)
             part.replace(path)
             copy = LocalTar(path)
-        except BaseException:
+        except BaseException as error:
             part.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             with self._lock:
                 self._taken -= tar.bytes
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    log.warning("no space left in %s: single requests instead", path.parent)
+                    self._bound = self._taken
+                    return None
             raise
         with self._lock:
             self._held[place] = (copy, path, tar.bytes)

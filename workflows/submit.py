@@ -39,6 +39,7 @@ _AGENT_S = 60
 _RECONNECTS = 8
 _LONGEST_WAIT_S = 30
 _STOP_S = 15
+_SAVE_WITHIN_S = 600
 _LOST = (OSError, RuntimeError, aiohttp.ClientError)
 
 
@@ -182,12 +183,16 @@ def _first_line(error: object) -> str:
 
 
 def _runtime_env(working_dir: str | None) -> dict[str, Any]:
-    """The job's folder. Ray puts it on PYTHONPATH, of the job and of the workers it starts."""
+    """The job's folder. Ray puts it on PYTHONPATH, of the job and of the workers it starts.
+
+    A job that is stopped has the time to save: Ray's own 3 s are too few.
+    """
+    environment = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_SAVE_WITHIN_S)}}
     if working_dir is None:
-        return {}
+        return environment
     if not Path(working_dir).is_dir():
         raise FileNotFoundError(f"--working-dir '{working_dir}' is no folder")
-    return {"working_dir": str(Path(working_dir).resolve())}
+    return environment | {"working_dir": str(Path(working_dir).resolve())}
 
 
 async def _follow(client: JobSubmissionClient, job: str) -> JobDetails:

@@ -50,7 +50,10 @@ def train(
         StoppedError: SIGTERM or Ctrl-C came, and was obeyed after a checkpoint.
     """
     samples = batches.open_samples(job.shards, job.split)
-    chain.check(job, samples, workers.most)
+    chain.check(job, samples, range(max(1, workers.least), max(1, workers.most) + 1))
+    if (finished := chain.finished(job)) is not None:
+        tracking.open_tracker(tracking_uri, job.out).finished(finished)
+        return finished
     tracker = tracking.open_tracker(tracking_uri, job.out)
     with (
         _ray(workers),  # which takes over signals: so ours come after it

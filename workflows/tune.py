@@ -124,7 +124,7 @@ def _stage1(options: Tune, recipe: Recipe, shards: str, out: str) -> str:
         job = Job(
             stages=(2,), recipe=recipe, shards=shards, split=options.split, out=out, init=init
         )
-        chain.check(job, batches.open_samples(shards, options.split), workers=0)
+        chain.check(job, batches.open_samples(shards, options.split), workers=[1])
     else:
         job = Job(stages=(1, 2), recipe=recipe, shards=shards, split=options.split, out=out)
         alone = dataclasses.replace(job, stages=(1,))

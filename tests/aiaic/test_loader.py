@@ -90,11 +90,11 @@ def test_micro_batches_are_the_step_in_parts(samples):
     batches = loader(samples).training(samples.train, TINY.sampling, 0, 1, 0, parts=4)
     parts = list(itertools.islice(batches, 4))
     batches.close()
-    for number, part in enumerate(parts):
+    for places, part in zip([[0, 7], [1, 4], [2, 5], [3, 6]], parts, strict=True):
         assert part.global_size == 2
-        assert part.keys == whole.keys[number::4]
-        assert torch.equal(part.picture, whole.picture[number::4])
-        assert torch.equal(part.waveform, whole.waveform[number::4])
+        assert part.keys == tuple(whole.keys[place] for place in places)
+        assert torch.equal(part.picture, whole.picture[places])
+        assert torch.equal(part.waveform, whole.waveform[places])
         assert part.position.tolist() == [0, 1]
     assert sum(part.ledger for part in parts) & plan.LEDGER_MASK == whole.ledger
 

@@ -170,6 +170,13 @@ def test_a_batch_that_cannot_be_cut_is_refused_by_name(batch_size, world_size, p
         [plan.split(step, parts) for step in steps]
 
 
+def test_a_world_may_shrink_and_grow_where_steps_are_cut():
+    """As with the recipe for one GPU: streams and micro-batches do not fall into step."""
+    sampling = SamplingConfig(batch_size=256, streams=128)
+    for world_size in range(1, 33):
+        assert plan.check(1000, sampling, world_size, parts=4) == 256
+
+
 def test_what_passes_the_check_can_be_cut():
     for batch_size, streams, world_size, parts in itertools.product(
         (4, 8, 12), (4, 7), (1, 2, 3, 4), (1, 2, 4)

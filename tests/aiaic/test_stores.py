@@ -1,6 +1,7 @@
 """Which checkpoint is best, which is whole, which may go; and how they are written meanwhile."""
 
 import threading
+import weakref
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(store, caplog, 
     path.write_bytes({"flip": content, "cut": content[:-4]}.get(harm, b""))
     if harm == "delete":
         path.unlink()
-    assert stores.newest_whole(store) == whole
+    assert stores.newest_whole(store) == store.fetch(whole)
     assert store.names() == [whole]
     if (name, harm) != ("checkpoint.json", "delete"):  # without its record it is none
         assert name in caplog.text
@@ -74,7 +75,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(store, caplog, 
 def test_damaged_checkpoints_alone_are_refused_and_stay(store):
     for step in (1, 2):
         (store.fetch(save(store, step)) / checkpoint.MODEL).write_bytes(b"")
-    with pytest.raises(ValueError, match=r"step-0000002.*model.safetensors.*no older one is whole"):
+    with pytest.raises(ValueError, match=r"step-0000002.*model.safetensors.*so are all others"):
         stores.newest_whole(store)
     assert len(store.names()) == 2
 
@@ -91,8 +92,12 @@ def test_a_newer_programs_checkpoint_is_no_damaged_one(store):
 def test_what_a_killed_process_has_left_is_swept_by_the_next(store):
     left = store.folder / ".step-0000001-abcd"
     left.mkdir(parents=True)
-    save(store, 1)
-    assert [path.name for path in store.folder.iterdir()] == ["step-0000001"]
+    whole = save(store, 1)
+    half = store.folder / checkpoint.step_name(2)
+    half.mkdir()
+    (half / checkpoint.MODEL).write_bytes(b"half")
+    assert stores.newest_whole(store) == store.fetch(whole)
+    assert [path.name for path in store.folder.iterdir()] == [whole]
 
 
 class FailingStore(FolderStore):
@@ -152,3 +157,51 @@ def test_a_mistake_of_ours_is_not_taken_for_storage_that_is_away(store):
     saver.save(checkpoint.step_name(1), lambda folder: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         saver.settle()
+
+
+def test_a_damaged_record_of_an_older_checkpoint_stops_nothing(store, caplog):
+    saver = Saver(store, 1)
+    names = [checkpoint.step_name(step) for step in (1, 2, 3)]
+    for step, loss in ((1, 0.1), (2, 0.5), (3, 0.4)):
+        saver.save(checkpoint.step_name(step), fill(step, loss))
+        saver.settle()
+        if step == 1:
+            record = store.fetch(names[0]) / checkpoint.RECORD
+            record.write_bytes(record.read_bytes()[:-9])
+    assert store.names() == names[2:]
+    assert f"{names[0]}' is passed over" in caplog.text
+
+
+def test_the_best_whole_one_takes_a_damaged_bests_place(store):
+    names = [save(store, n, loss) for n, loss in enumerate((0.5, 0.2, 0.4), start=1)]
+    (store.fetch(names[1]) / checkpoint.MODEL).write_bytes(b"")
+    assert stores.best_whole(store) == names[2]
+    assert store.names() == [names[0], names[2]]
+
+
+def test_any_changed_value_of_a_record_is_damage(store):
+    path = store.fetch(save(store, 2)) / checkpoint.RECORD
+    path.write_text(path.read_text().replace('"step": 2', '"step": 3'))
+    with pytest.raises(checkpoint.DamagedError, match=r"checkpoint\.json is damaged"):
+        checkpoint.read_record(path.parent)
+
+
+def test_copies_of_weights_go_with_their_checkpoint(store):
+    write = fill(1)
+    alive = weakref.ref(write)
+    saver = Saver(store, 1)
+    saver.save(checkpoint.step_name(1), write)
+    saver.settle()
+    del write
+    assert alive() is None
+
+
+def test_what_a_person_has_to_mend_is_told_at_the_next_checkpoint(tmp_path):
+    class Closed(FolderStore):
+        def publish(self, name, fill):
+            raise PermissionError("not yours")
+
+    saver = Saver(Closed(tmp_path), 1)
+    saver.save(checkpoint.step_name(1), fill(1))
+    with pytest.raises(PermissionError, match="not yours"):
+        saver.save(checkpoint.step_name(2), fill(2))

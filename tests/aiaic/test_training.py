@@ -11,6 +11,7 @@ import torch
 import torch.multiprocessing as mp
 from recipes import TINY
 from samples import tiny_samples
+from torch import nn
 from two_workers import gradients, trainer_of, worker
 
 from aiaic import checkpoint, config, plan, training
@@ -213,6 +214,55 @@ def test_micro_batches_have_the_batchs_gradient_and_samples(tmp_path):
     assert one.curves[0]["loss"] == pytest.approx(four.curves[0]["loss"], rel=1e-5)
     for ours, theirs in zip(summed, whole, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+
+
+def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path, monkeypatch):
+    """Though the loss before it is finite: clipping turns it into weights that are not."""
+    recipe = config.override(TINY, {"stage1.steps": 1})
+    clip = nn.utils.clip_grad_norm_
+
+    def overflow(parameters, *rest):
+        parameters[0].grad.fill_(torch.inf)
+        return clip(parameters, *rest)
+
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", overflow)
+    with pytest.raises(NonFiniteLossError, match="step 1: the norm of the gradient is inf"):
+        train(tmp_path, 1, recipe=recipe)
+    assert not checkpoint.steps(tmp_path)
+
+
+def test_moments_come_back_in_the_layout_of_their_weights(tmp_path):
+    """Fused kernels refuse another one; channels_last is that of GPUs."""
+
+    def trainer():
+        made = Trainer(1, TINY, tiny_samples(8), LocalRun(tmp_path), None, CPU)
+        return made, made.learner
+
+    first, learner = trainer()
+    first.stage.to(memory_format=torch.channels_last)
+    with contextlib.closing(first._batches()) as batches:
+        training.train_step(first, first.stage, [next(batches)])
+    first.step = 1
+    first._save(validate=False)
+    first.run.settle()
+    second, resumed = trainer()
+    second.stage.to(memory_format=torch.channels_last)
+    resumed.load(checkpoint.steps(tmp_path)[-1])
+    strides = []
+    for one, other in zip(learner.parameters, resumed.parameters, strict=True):
+        ours, theirs = resumed._optimizer.state[other], learner._optimizer.state[one]
+        for moment in ("exp_avg", "exp_avg_sq", "step"):
+            assert torch.equal(ours[moment], theirs[moment])
+        assert ours["exp_avg"].stride() == other.stride()
+        strides.append(other.is_contiguous())
+    assert not all(strides)
+
+
+def test_another_precision_is_refused_by_name(tmp_path):
+    train(tmp_path, 1, recipe=config.override(TINY, {"stage1.steps": 1}))
+    other = config.override(TINY, {"stage1.steps": 1, "training.precision": "bf16"})
+    with pytest.raises(ValueError, match=r"begun in fp32, and is bf16.*training\.precision=fp32"):
+        train(tmp_path, 1, recipe=other)
 
 
 def test_few_samples_make_small_batches_and_say_so(tmp_path, caplog):

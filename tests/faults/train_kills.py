@@ -266,9 +266,11 @@ def content(run: str, stage: int) -> dict[str, str]:
 
     place = checkpoints.stage_place(run, stage)
     digests = {}
+    if storage.is_local(place):  # listings leave hidden names out
+        digests |= {path.name: "left over" for path in Path(place).glob(".step-*")}
     for file in storage.list_files(place):
         name = Path(file.name).name
-        if name in _FILES or file.name.startswith("."):
+        if name in _FILES:
             digests[file.name] = _digest(storage.read_bytes(storage.join(place, file.name)), name)
     return digests
 

@@ -82,10 +82,14 @@ def test_each_stage_starts_from_the_best_of_the_last(finished_run: str) -> None:
         assert record.init.model_sha256 == checkpoint.model_sha256(Path(before))
 
 
-def test_a_finished_run_is_left_as_it_is(finished_run: str, train: Train) -> None:
+def test_a_finished_run_is_left_as_it_is_and_said_to_be(
+    finished_run: str, train: Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever would run it, which is not started."""
     before = {path: path.stat().st_mtime_ns for path in Path(finished_run).rglob("*")}
-    values = train(finished_run)
+    values = train(finished_run, "--workers", "2")
     assert set(values["stages"]) == {"1", "2", "3"}
+    assert [f"stage {stage} is finished already" for stage in (1, 2, 3)] == caplog.messages
     assert before == {path: path.stat().st_mtime_ns for path in Path(finished_run).rglob("*")}
 
 
@@ -201,7 +205,7 @@ def test_a_damaged_newest_checkpoint_costs_no_run(
     broken = Path(out, "stage2", checkpoint.step_name(4))
     (broken / "training.safetensors").write_bytes(b"")
     assert "stages" in train(str(out), stage="2")
-    told = f"checkpoint '{broken}': training.safetensors is missing or damaged"
+    told = f"checkpoint '{broken}' is deleted, and step-0000002 takes its place"
     assert told in caplog.text
     assert "stage 2 goes on at step 2" in caplog.messages
     assert weights(str(out), 2) == weights(finished_run, 2)
