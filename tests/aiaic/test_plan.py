@@ -173,7 +173,7 @@ def test_a_batch_that_cannot_be_cut_is_refused_by_name(batch_size, world_size, p
 def test_a_world_may_shrink_and_grow_where_steps_are_cut():
     """As with the recipe for one GPU: streams and micro-batches do not fall into step."""
     sampling = SamplingConfig(batch_size=256, streams=128)
-    for world_size in range(1, 33):
+    for world_size in (*range(1, 9), 16, 32):
         assert plan.check(1000, sampling, world_size, parts=4) == 256
 
 
