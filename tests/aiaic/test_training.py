@@ -265,6 +265,32 @@ def test_another_precision_is_refused_by_name(tmp_path):
         train(tmp_path, 1, recipe=other)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("at", [20, 13])
+def test_a_run_on_a_gpu_is_resumed_to_the_bit(tmp_path, at):
+    """In fp32, which takes deterministic kernels there; told to leave at a step, then given again."""
+    shas = []
+    for number, leave in enumerate((20, at)):
+        folder = tmp_path / str(number)
+        for stop in (leave, 20):
+            steps: list[int] = []
+            training.train(
+                stage=1,
+                recipe=TINY,
+                samples=tiny_samples(32, validation=8),
+                run=LocalRun(
+                    folder,
+                    on_progress=lambda step, _, steps=steps: steps.append(step),
+                    stop=lambda steps=steps, stop=stop: stop in steps,
+                ),
+                init=None,
+                device=torch.device("cuda"),
+            )
+        shas.append(checkpoint.model_sha256(checkpoint.steps(folder)[-1]))
+    assert shas[0] == shas[1]
+
+
 def test_few_samples_make_small_batches_and_say_so(tmp_path, caplog):
     recipe = config.override(TINY, {"stage1.steps": 2})
     train(tmp_path, 1, recipe=recipe, samples=tiny_samples(3))
