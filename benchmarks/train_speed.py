@@ -9,7 +9,7 @@ Stage 1 of `compact` on clips of the synthetic world, one worker, the same numbe
   while it is written), for `compact` and for the networks of `resnet34_unet`; the share at one
   checkpoint a minute follows from it.
 
-    python benchmarks/train_speed.py [--rounds N] [--skip-ray]
+    python benchmarks/train_speed.py [--rounds N] [--only ray]
 """
 
 import argparse
@@ -45,6 +45,7 @@ from workflows.workers import Workers
 
 CPU = torch.device("cpu")
 EVERY_S = 60.0
+_PARTS = ("loader", "checkpoints", "ray")
 
 
 def main() -> None:
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=120, help="of a round")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--skip-ray", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_PARTS)
     options = parser.parse_args()
     recipe = recipes.load(
         settings=[
@@ -65,12 +66,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         samples = batches.open_samples(make_shards(folder), "train")
-        report: dict[str, Any] = {"loader": _loader(recipe, samples, folder, options.rounds)}
-        report["checkpoints"] = {
-            "compact": _checkpoints(recipe, samples, folder / "compact"),
-            "resnet34_unet": _blocked(recipes.named("resnet34_unet"), samples, folder / "resnet"),
-        }
-        if not options.skip_ray:
+        report: dict[str, Any] = {}
+        if "loader" in options.only:
+            report["loader"] = _loader(recipe, samples, folder, options.rounds)
+        if "checkpoints" in options.only:
+            large = recipes.named("resnet34_unet")
+            report["checkpoints"] = {
+                "compact": _checkpoints(recipe, samples, folder / "compact"),
+                "resnet34_unet": _blocked(large, samples, folder / "resnet"),
+            }
+        if "ray" in options.only:
             report["ray"] = _ray(recipe, folder, options.rounds)
     print(json.dumps(report))
 

@@ -269,7 +269,7 @@ def test_another_precision_is_refused_by_name(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("at", [20, 13])
 def test_a_run_on_a_gpu_is_resumed_to_the_bit(tmp_path, at):
-    """In fp32, which takes deterministic kernels there; told to leave at a step, then given again."""
+    """In fp32, which takes deterministic kernels there; told to leave, then given again."""
     shas = []
     for number, leave in enumerate((20, at)):
         folder = tmp_path / str(number)
