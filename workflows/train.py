@@ -51,10 +51,11 @@ def train(
     """
     samples = batches.open_samples(job.shards, job.split)
     chain.check(job, samples, range(max(1, workers.least), max(1, workers.most) + 1))
-    if (finished := chain.finished(job)) is not None:
-        tracking.open_tracker(tracking_uri, job.out).finished(finished)
-        return finished
     tracker = tracking.open_tracker(tracking_uri, job.out)
+    if (finished := chain.finished(job)) is not None:
+        with tracker.tracked(tracking.describe(job)):
+            tracker.finished(finished)
+        return finished
     with (
         _ray(workers),  # which takes over signals: so ours come after it
         leaving.asked_politely() as leave,

@@ -228,8 +228,9 @@ def test_relevance_is_held_where_nothing_taught_it(tmp_path, stage, held):
 
 def test_a_checkpoint_that_lies_about_its_architecture_is_refused(tmp_path):
     folder = write(tmp_path / "one", stage=3)
-    path = folder / "checkpoint.json"
-    path.write_text(path.read_text().replace('"semantics": 8', '"semantics": 9'))
+    record = checkpoint.read_record(folder)
+    record.recipe["model"]["semantics"] = 9
+    checkpoint.write_record(folder, record, tuple(record.files))
     with pytest.raises(ValueError, match=r"not what its recipe says"):
         inference.load(folder)
 
