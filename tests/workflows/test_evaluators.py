@@ -19,9 +19,9 @@ def small_batches(untrained_run: Path, tmp_path: Path) -> Path:
     run = tmp_path / "run"
     shutil.copytree(untrained_run, run)
     for file in run.glob(f"stage*/*/{checkpoint.RECORD}"):
-        record = json.loads(file.read_text())
-        record["recipe"]["sampling"]["batch_size"] = 2
-        file.write_text(json.dumps(record))
+        record = checkpoint.read_record(file.parent)
+        record.recipe["sampling"]["batch_size"] = 2
+        checkpoint.write_record(file.parent, record, tuple(record.files))
     return run
 
 
