@@ -70,7 +70,7 @@ def test_a_dead_worker_a_damaged_checkpoint_and_a_hung_worker_cost_some_steps(
     os.kill(workers()[-1], signal.SIGSTOP)
     assert driver.end() == 0, driver.told[-3:]
     assert driver.sizes == [2, 2, 2]
-    assert len([line for line in driver.told if "is deleted, and training goes on" in line]) == 1
+    assert len([line for line in driver.told if "is deleted, and step-" in line]) == 1
     assert faults(world, driver.out, chosen, (1,)) == []
 
 
