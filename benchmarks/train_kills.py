@@ -37,6 +37,7 @@ def main() -> None:
         in_store = Trainings(shards, f"{server.new_place()}/runs", server.env)
         fates = _kill(on_path, in_store, options.kills, options.seed)
     print(json.dumps(_report(fates) | {"whole_s": round(time.monotonic() - begun)}))
+    sys.exit(any(fate.faults for fate in fates))
 
 
 def _kill(on_path: Trainings, in_store: Trainings, kills: int, seed: int) -> list[Fate]:

@@ -1,4 +1,4 @@
-"""Folders for shards in the making; what killed builds left of them is removed."""
+"""Folders for what is in the making or downloaded; those that killed processes left are removed."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-_PREFIX = "aiaic-shard-"
+_PREFIX = "aiaic-scratch-"
 _YOUNG_S = 60.0  # a folder that has just been made may not be locked yet
 
 
@@ -22,7 +22,7 @@ class NoSpaceError(OSError):
 def folder() -> Generator[Path, None, None]:
     """A folder that goes with the context; it is locked, so that nobody takes it for a left one."""
     _sweep(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
         descriptor = os.open(name, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)

@@ -2,23 +2,9 @@ import json
 
 import pytest
 import torch
+from records import record
 
 from aiaic import checkpoint
-from aiaic.checkpoint import Record
-
-
-def record(step: int, loss: float | None = None) -> Record:
-    return Record(
-        stage=1,
-        step=step,
-        recipe={"name": "tiny"},
-        manifest_digest="0" * 64,
-        split="train",
-        init=None,
-        metrics={} if loss is None else {"validation_loss": loss},
-        curves=[{"step": 1.0, "loss": 0.5}],
-        versions=checkpoint.versions(),
-    )
 
 
 def save(stage_folder, step, loss=None):

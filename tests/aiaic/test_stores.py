@@ -5,9 +5,9 @@ import weakref
 
 import pytest
 import torch
+from records import record
 
 from aiaic import checkpoint, saving, stores
-from aiaic.checkpoint import Record
 from aiaic.saving import Saver
 from aiaic.stores import FolderStore
 
@@ -18,20 +18,8 @@ def store(tmp_path):
 
 
 def fill(step, loss=None):
-    record = Record(
-        stage=1,
-        step=step,
-        recipe={"name": "tiny"},
-        manifest_digest="0" * 64,
-        split="train",
-        init=None,
-        metrics={} if loss is None else {"validation_loss": loss},
-        curves=[],
-        versions={},
-    )
-    return lambda folder: checkpoint.write(
-        folder, record, {"w": torch.ones(3)}, {"m": torch.zeros(2)}
-    )
+    tensors = {"w": torch.ones(3)}, {"m": torch.zeros(2)}
+    return lambda folder: checkpoint.write(folder, record(step, loss), *tensors)
 
 
 def save(store, step, loss=None):

@@ -416,7 +416,7 @@ def test_the_digest_tells_what_lies_there_and_not_what_was_allowed(world, tmp_pa
 
 def test_scratch_folders_of_killed_builds_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left, mine = tmp_path / "aiaic-shard-left", tmp_path / "mine"
+    left, mine = tmp_path / "aiaic-scratch-left", tmp_path / "mine"
     left.mkdir()
     (left / "shard.sound.tar").write_bytes(b"x")
     mine.mkdir()

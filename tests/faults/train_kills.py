@@ -18,23 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.tiny import TINY
+
 MOMENTS = ("start", "step", "save", "upload", "commit")
 STAGES = (1, 2, 3)
 STEPS = 12
 SETTINGS = (
-    *(f"model.{part}.width=8" for part in ("backbone", "scene", "sound")),
-    *(f"model.guidance.{part}_width=8" for part in ("mlp", "score")),
-    "model.audio.clip_s=0.5",
-    "model.audio.mels=16",
-    "model.semantics=8",
-    "model.scene_px=32",
-    "view.size_px=32",
-    "sampling.batch_size=8",
-    "sampling.streams=4",
+    *TINY,
     *(f"stage{stage}.steps={STEPS}" for stage in STAGES),
-    "training.threads=1",
-    "training.decode_threads=1",
-    "training.precision=fp32",
     "training.report_every=2",
     "training.validate_every=6",
     "training.save_every=3",

@@ -9,24 +9,11 @@ import pytest
 
 from data_prep import build, catalog
 from data_prep.sample import MediaSettings
+from tests.tiny import TINY
 
-TINY = (
-    "model.backbone.width=8",
-    "model.scene.width=8",
-    "model.sound.width=8",
-    "model.audio.clip_s=0.5",
-    "model.audio.mels=16",
-    "model.guidance.mlp_width=8",
-    "model.guidance.score_width=8",
-    "model.semantics=8",
-    "model.scene_px=32",
-    "view.size_px=32",
-    "sampling.batch_size=8",
-    "sampling.streams=4",
+SETTINGS = (
+    *TINY,
     *(f"stage{stage}.steps=4" for stage in (1, 2, 3)),
-    "training.threads=1",
-    "training.decode_threads=1",
-    "training.precision=fp32",
     "training.report_every=1",
     "training.save_every=2",
 )
@@ -36,7 +23,7 @@ TRAIN_CLIPS, TEST_CLIPS = 32, 4
 @pytest.fixture(scope="session")
 def tiny() -> tuple[str, ...]:
     """Settings of a run that takes about a second."""
-    return TINY
+    return SETTINGS
 
 
 @pytest.fixture(scope="session")

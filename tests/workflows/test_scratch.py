@@ -38,7 +38,7 @@ def test_what_dead_processes_have_left_is_deleted_and_nothing_else(tmp_path: Pat
         killed.communicate()
         old = time.time() - 3600
         for folder in (left, kept):
-            os.utime(folder / ".lock", (old, old))
+            os.utime(folder, (old, old))
         assert (left / "download").exists()
         third, own = start(tmp_path)
         assert not left.exists()

@@ -1,0 +1,16 @@
+"""Settings of trainings that take seconds; how many steps, and how often saved, is the tests'."""
+
+TINY = (
+    *(f"model.{part}.width=8" for part in ("backbone", "scene", "sound")),
+    *(f"model.guidance.{part}_width=8" for part in ("mlp", "score")),
+    "model.audio.clip_s=0.5",
+    "model.audio.mels=16",
+    "model.semantics=8",
+    "model.scene_px=32",
+    "view.size_px=32",
+    "sampling.batch_size=8",
+    "sampling.streams=4",
+    "training.threads=1",
+    "training.decode_threads=1",
+    "training.precision=fp32",
+)
