@@ -17,15 +17,16 @@ from torch import nn
 from aiaic import checkpoint, config, gather, plan, transfer
 from aiaic.acceleration import accelerate, distributed, unexchanged
 from aiaic.batch import Batch, mirrored
-from aiaic.checkpoint import Timings
+from aiaic.checkpoint import Record, Timings
+from aiaic.journal import Journal
 from aiaic.learner import Learner
 from aiaic.loader import Loader, Samples
-from aiaic.meter import Meter, NonFiniteLossError
+from aiaic.meter import NonFiniteLossError
 from aiaic.networks import model as networks
 from aiaic.networks import pretrained
 from aiaic.networks.pretrained import ReadWeights
 from aiaic.optimization import learning_rate, resolve_precision
-from aiaic.plan import LEDGER_MASK, SampleRef
+from aiaic.plan import SampleRef
 from aiaic.profiling import traced
 from aiaic.recipe import Recipe
 from aiaic.run import Run
@@ -123,19 +124,18 @@ class Trainer:
         eligible = len(self._with_sound(samples.train))
         accumulate = recipe.training.accumulate
         self.batch_size = plan.check(eligible, recipe.sampling, run.world_size, accumulate)
-        self.curves: list[dict[str, float]] = []
         self.step = 0
-        self.ledger = 0
-        self.pending: dict[str, float] = {}
-        self.timings = Timings(begun_unix_s=time.time() if begun_unix_s is None else begun_unix_s)
-        if not self._resume():
+        record, timings = None, Timings(begun_unix_s=begun_unix_s or time.time())
+        if (folder := run.restore()) is not None:
+            record = self._go_on_from(folder)
+            earlier = checkpoint.read_timings(folder) or timings
+            timings = dataclasses.replace(earlier, begun_unix_s=timings.begun_unix_s)
+        else:
             if self.origin is None:
                 networks.load_pretrained(model, read_weights)
                 self.learner = Learner(self.stage, recipe.training)
             self.stage.listen(self._first_sounds())
-        self.meter = Meter(device, self.pending if run.rank == 0 else {})
-        self.clock = self._clock()
-        self._resumed_at_s = time.perf_counter()
+        self.journal = Journal(run, device, self._clock(), timings, record)
 
     def fit(self, profile: Path | None = None) -> Result:
         """Train to the last step, or until the run is told to leave.
@@ -146,26 +146,26 @@ class Trainer:
             batches = stack.enter_context(contextlib.closing(self._batches()))
             tracer = profile and stack.enter_context(traced(profile, self.run.rank))
             module = distributed(self.stage)
-            stop = False
+            clock, stop = self.journal.clock, False
             while self.step < self.settings.steps and not stop:
-                with self.clock.spent("waiting"):
+                with clock.spent("waiting"):
                     parts = [next(batches) for _ in range(self.recipe.training.accumulate)]
-                with self.clock.spent("computing"):
+                with clock.spent("computing"):
                     train_step(self, module, parts)
                 self.step += 1
                 if self._due("report_every") or self._due("validate_every"):
-                    self._report()
+                    point = self.journal.report(self.step, self.rate(self.step - 1))
+                    self.run.progress(self.step, point)
                 stop = self._told_to_stop()
                 if stop or self._due("save_every") or self._due("validate_every"):
                     self._save(validate=self._due("validate_every"))
                 if tracer:
                     tracer.step()
-        trained_s = self._trained_s()
         return Result(
             step=self.step,
-            seconds=self._elapsed_s(),
-            goodput=self._goodput(),
-            samples_per_s=self.step * self.batch_size / trained_s,
+            seconds=self.journal.elapsed_s(),
+            goodput=self.journal.goodput(),
+            samples_per_s=self.step * self.batch_size / self.journal.trained_s(),
             precision=self.precision,
         )
 
@@ -184,21 +184,6 @@ class Trainer:
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag)
 
-    def _report(self) -> None:
-        """Add a point to the curves, and one to the throughput."""
-        with self.clock.spent("computing"):  # the device catches up here
-            totals = self.meter.totals()
-        self.meter.clear()
-        self.ledger = (self.ledger + totals.ledger) & LEDGER_MASK
-        point = {"step": float(self.step), "learning_rate": self.rate(self.step - 1)}
-        self.curves.append(point | totals.means())
-        figures = self.clock.figures()
-        if figures:  # of this worker: the others do as much, and wait for each other
-            figures["samples_per_s"] *= self.run.world_size
-        row = {"step": float(self.step), "goodput": self._goodput()} | figures
-        self.timings = dataclasses.replace(self.timings, rows=[*self.timings.rows, row])
-        self.run.progress(self.step, self.curves[-1])
-
     def _save(self, *, validate: bool) -> None:
         """Hand a checkpoint of this step to the run."""
         metrics = self.validate() if validate else {}
@@ -208,20 +193,11 @@ class Trainer:
                 f"stage{self.number}.learning_rate"
             )
         if metrics:
-            self.curves[-1] |= metrics
-        with self.clock.spent("saving"):
+            self.journal.validated(metrics)
+        with self.journal.clock.spent("saving"):
             write = self.snapshot(metrics)
             if write is not None:
                 self.run.save(self.step, write)
-
-    def _trained_s(self) -> float:
-        return self.timings.trained_s + time.perf_counter() - self._resumed_at_s
-
-    def _elapsed_s(self) -> float:
-        return time.time() - self.timings.begun_unix_s
-
-    def _goodput(self) -> float:
-        return min(1.0, self._trained_s() / self._elapsed_s())
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, from 0."""
@@ -271,11 +247,11 @@ class Trainer:
         Raises:
             NonFiniteLossError: a loss since the last report is not finite.
         """
-        totals = self.meter.totals()
+        entries = self.journal.entries()
         if self.run.rank > 0:
             return None
         copies = self.learner.copies()
-        record = checkpoint.Record(
+        record = Record(
             stage=self.number,
             step=self.step,
             recipe=config.to_json(self.recipe),
@@ -283,31 +259,26 @@ class Trainer:
             split=self.samples.split,
             init=self.origin,
             metrics=metrics,
-            curves=[dict(row) for row in self.curves],
             precision=self.precision,
             versions=checkpoint.versions(),
-            pending=totals.pending(),
-            ledger=(self.ledger + totals.ledger) & LEDGER_MASK,
+            **entries,
         )
-        timings = dataclasses.replace(self.timings, trained_s=self._trained_s())
+        timings = self.journal.timings_now()
         return lambda folder: checkpoint.write(folder, record, *copies.tensors(), timings)
 
-    def _resume(self) -> bool:
-        """Go on from the newest checkpoint; whether there is one."""
-        folder = self.run.restore()
-        if folder is None:
-            return False
+    def _go_on_from(self, folder: Path) -> Record:
+        """Load a checkpoint of this run.
+
+        Raises:
+            ValueError: the run was begun with another recipe, other shards or in another precision.
+        """
         record = checkpoint.read_record(folder)
         check_same_run(record, self.recipe, self.samples, self.number)
         self.learner.load(folder)
-        self.step, self.curves = record.step, list(record.curves)
-        self.pending, self.ledger = record.pending, record.ledger
         self._check_precision(record.precision)
-        earlier = checkpoint.read_timings(folder)
-        if earlier is not None:
-            self.timings = dataclasses.replace(earlier, begun_unix_s=self.timings.begun_unix_s)
+        self.step = record.step
         log.info("stage %d goes on at step %d", self.number, self.step)
-        return True
+        return record
 
     def _check_precision(self, before: str) -> None:
         """Refuse to go on in another precision than ``auto`` has found before."""
@@ -367,11 +338,11 @@ def train_step(trainer: Trainer, module: nn.Module, parts: Sequence[Batch]) -> N
     for number, batch in enumerate(parts, start=1):
         with unexchanged(module) if number < len(parts) else contextlib.nullcontext():
             output = backward(trainer, module, batch, len(parts))
-        trainer.meter.add(trainer.step + 1, batch, output)
-        trainer.clock.count(len(batch))
+        trainer.journal.meter.add(trainer.step + 1, batch, output)
+        trainer.journal.clock.count(len(batch))
     norm = trainer.learner.update(trainer.step, trainer.rate(trainer.step))
     keys = [key for batch in parts for key in batch.keys]
-    trainer.meter.watch(trainer.step + 1, "norm of the gradient", keys, norm)
+    trainer.journal.meter.watch(trainer.step + 1, "norm of the gradient", keys, norm)
 
 
 def backward(trainer: Trainer, module: nn.Module, batch: Batch, parts: int) -> StageOutput:

@@ -15,6 +15,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -57,6 +58,8 @@ _GROW_EVERY_S = 60.0
 """A cluster that comes and goes shall not keep the workers from working."""
 _GRACE_S = 300.0
 """After a drained node's deadline, for the others to save what they have."""
+_SETTLES_WITHIN_S = 600.0
+"""At the end of a stage, while rank 0 tries to store its last checkpoint."""
 _ROOM_WITHIN_S = 5.0
 """How long the processors of workers that have just ended may take to be free again."""
 
@@ -162,6 +165,9 @@ class _Driver:
         self._gpu = _use_gpus(workers) if gpu is None else gpu
         self._patience = Patience(lambda: _position(job))
         self._demand = TrainAutoscalingCoordinatorClient(f"aiaic-{job.out}")
+        # Ray's own collectives would wait for ever; it hands this on to the workers.
+        within_s = job.recipe.training.collective_timeout_s + _SETTLES_WITHIN_S
+        os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(within_s)
         _forget_rays_record(job.out)
         # Ray makes no folder of its own in a store where something lies already.
         content = json.dumps(config.to_json(job), indent=1, sort_keys=True)

@@ -38,7 +38,6 @@ _REACH_S = 10
 _AGENT_S = 60
 _RECONNECTS = 8
 _LONGEST_WAIT_S = 30
-_STOP_S = 15
 _SAVE_WITHIN_S = 600
 _LOST = (OSError, RuntimeError, aiohttp.ClientError)
 
@@ -225,11 +224,11 @@ async def _follow(client: JobSubmissionClient, job: str) -> JobDetails:
 
 
 def _stop(client: JobSubmissionClient, job: str) -> None:
-    """Ask the cluster to stop the job; wait a while until it has."""
+    """Ask the cluster to stop the job; wait until it has, which may save first."""
     log.info("stopping %s; Ctrl-C again leaves at once", job)
     try:
         client.stop_job(job)
-        until = time.monotonic() + _STOP_S
+        until = time.monotonic() + _SAVE_WITHIN_S
         while not client.get_job_status(job).is_terminal() and time.monotonic() < until:
             time.sleep(0.5)
     except (OSError, RuntimeError) as error:

@@ -67,9 +67,11 @@ def test_a_dead_worker_a_damaged_checkpoint_and_a_hung_worker_cost_some_steps(
     damaged = driver.out / "stage1" / f"step-{newest:07d}" / "model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     driver.saved(1, newest + 10)
+    driver.hang()
     os.kill(workers()[-1], signal.SIGSTOP)
     assert driver.end() == 0, driver.told[-3:]
-    assert driver.sizes == [2, 2, 2]
+    assert driver.sizes == [2, 2, 2, 2]
+    assert any("collective operation timed out" in line for line in driver.told)
     assert len([line for line in driver.told if "is deleted, and step-" in line]) == 1
     assert faults(world, driver.out, chosen, (1,)) == []
 

@@ -32,9 +32,17 @@ _ROOT = Path(__file__).parents[2]
 
 def work(values: dict[str, Any]) -> Any:
     """What a worker does, without haste."""
+    import ray.train
+
     from aiaic import checkpoint, training
     from workflows import ray_run
 
+    hang = _hang_of(values["job"]["out"])
+    if ray.train.get_context().get_world_rank() == 0:
+        training.train_step = _noted(training.train_step, _steps_of(values["job"]["out"]))
+    elif hang.exists():
+        hang.unlink()
+        os.kill(os.getpid(), signal.SIGSTOP)
     training.train_step = _slowly(training.train_step, STEP_S)
     checkpoint.write_record = _slowly(checkpoint.write_record, SAVE_S)
     return ray_run._work(values)
@@ -48,15 +56,38 @@ def _slowly(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
     return slow
 
 
+def _noted(function: Callable[..., Any], steps: Path) -> Callable[..., Any]:
+    def noted(trainer: Any, *arguments: Any) -> Any:
+        with steps.open("a") as file:
+            file.write(f"{trainer.step}\n")
+        return function(trainer, *arguments)
+
+    return noted
+
+
+def _steps_of(out: str | Path) -> Path:
+    return Path(out).with_suffix(".steps")
+
+
+def _hang_of(out: str | Path) -> Path:
+    return Path(out).with_suffix(".hang")
+
+
 def drive() -> int:
-    """The command line, with slow workers and a driver that soon sees that the cluster grows."""
+    """The command line, with slow workers and a driver that soon sees that the cluster grows.
+
+    With RAYS_OWN in the environment, Ray Train itself restarts one or two workers.
+    """
     import logging
+
+    import ray.train
 
     from tests.faults import train_kills_ray
     from workflows import cli, patience, ray_run
 
     patience.PAUSES_S = patience.PAUSES_S[: int(os.environ.get("PAUSES", "9"))]
     ray_run._GROW_EVERY_S = 2.0
+    ray_run._SETTLES_WITHIN_S = 5.0
     started = ray_run._Driver._trainer
 
     def tell(driver: Any, count: int, told: Any) -> Any:
@@ -65,6 +96,11 @@ def drive() -> int:
         trainer.train_loop_per_worker = train_kills_ray.work
         return trainer
 
+    if "RAYS_OWN" in os.environ:
+        ray_run.FailureConfig = lambda **_: ray.train.FailureConfig(max_failures=-1)
+        ray_run.ScalingConfig = lambda **_: ray.train.ScalingConfig(
+            num_workers=(1, 2), elastic_resize_monitor_interval_s=ray_run._GROW_EVERY_S
+        )
     ray_run._Driver._trainer = tell  # pyright: ignore[reportAttributeAccessIssue]
     logging.captureWarnings(True)
     return cli.main(sys.argv[1:])
@@ -81,6 +117,10 @@ class Driver:
     """Of ``aiaic train``, beside shards and out."""
     environment: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[str] | None" = None
+
+    def hang(self) -> None:
+        """Let a worker stop as it starts, once."""
+        _hang_of(self.out).touch()
 
     def start(self) -> None:
         """Start the command, or start it again."""
@@ -120,6 +160,12 @@ class Driver:
     def sizes(self) -> list[int]:
         """Workers of each attempt."""
         return [int(line[9:]) for line in self.told if line.startswith("workers: ")]
+
+    @property
+    def repeated(self) -> int:
+        """Steps that rank 0 has begun more than once, so far."""
+        begun = _steps_of(self.out).read_text().split()
+        return len(begun) - len(set(begun))
 
     def newest(self, stage: int) -> int:
         """Step of the newest checkpoint; 0 where there is none."""
