@@ -31,6 +31,8 @@ class Learner:
         self._stage = stage
         self._clip_norm = training.clip_norm
         self._optimizer = adamw(shares, training.weight_decay)
+        self._spare_training: list[dict[str, Tensor]] = []
+        self._spare_rest: list[dict[str, Tensor]] = []
 
     def forget(self) -> None:
         """Drop the gradients of the step before."""
@@ -55,8 +57,8 @@ class Learner:
         trained = {name.removeprefix(_MODEL) for name in self.names}
         model = self._stage.model.state_dict().items()
         return Copies(
-            training=OffDevice(tensors),
-            rest=OffDevice({name: value for name, value in model if name not in trained}),
+            training=OffDevice(tensors, self._spare_training),
+            rest=OffDevice({n: value for n, value in model if n not in trained}, self._spare_rest),
         )
 
     @torch.no_grad()

@@ -195,7 +195,7 @@ class Benchmark:
             tensors |= {f"{moment}{i}": state[p][moment] for i, p in enumerate(training.parameters)}
         synchronize(self.device)
         begun = time.perf_counter()
-        copies = OffDevice(tensors)
+        copies = OffDevice(tensors, [])
         blocked_s = time.perf_counter() - begun
         synchronize(self.device)
         on_device_s = time.perf_counter() - begun

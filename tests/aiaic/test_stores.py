@@ -184,6 +184,24 @@ def test_copies_of_weights_go_with_their_checkpoint(store):
     assert alive() is None
 
 
+def test_memory_of_copies_is_used_again_once_nobody_holds_them():
+    value, spare = torch.zeros(3), []
+
+    def copied(number):
+        value.fill_(number)
+        return saving.OffDevice({"w": value}, spare)
+
+    first, second = copied(1), copied(2)
+    memory = first.tensors()["w"].data_ptr()
+    assert second.tensors()["w"].data_ptr() != memory
+    del first
+    assert [copies["w"].data_ptr() for copies in spare] == [memory]
+    third = copied(3)
+    assert spare == []
+    assert third.tensors()["w"].data_ptr() == memory
+    assert [*second.tensors()["w"], *third.tensors()["w"]] == [2] * 3 + [3] * 3
+
+
 def test_what_a_person_has_to_mend_is_told_at_the_next_checkpoint(tmp_path):
     class Closed(FolderStore):
         def publish(self, name, fill):
