@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import json
 import os
 import shutil
 import signal
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import build as building
-from data_prep import publication, records, scratch, storage
+from data_prep import records, scratch, storage
 from data_prep.build import build, build_shards
 from data_prep.catalog import Catalog, Clip, ExcludedClip, read_folder, read_vggsound
 from data_prep.manifest import INDEX_SCHEMA, load_index, load_manifest, picture_place
@@ -26,39 +25,8 @@ from data_prep.quality import Filters
 from data_prep.sample import MediaSettings
 from data_prep.shard import read_shard
 from data_prep.splits import shard_of
-from data_prep.verification import prune, superseded, verify
-
-SETTINGS = BuildSettings(media=MediaSettings(size_px=32, pictures=2), shards=3)
-BROKEN = ("bbbbbbbbbbb", "missing"), ("ccccccccccc", "undecodable"), ("ddddddddddd", "too_short")
-
-
-@pytest.fixture(scope="module")
-def world(make_clip, tmp_path_factory):
-    """A csv of 18 clips: 15 good ones, of which two have no sound, and one of each in BROKEN."""
-    folder = tmp_path_factory.mktemp("world")
-    clips, rows = folder / "clips", []
-    for number in range(15):
-        tone_hz = None if number % 8 == 7 else 300.0 + 40 * number
-        name = f"scene{number // 2:06d}"
-        make_clip(
-            clips / f"{name}_{number:06d}.mp4", seconds=1.2, width=64, height=48, tone_hz=tone_hz
-        )
-        rows.append(f'{name},{number},"dog, barking",{"test" if number // 2 == 0 else "train"}')
-    (clips / "ccccccccccc_000001.mp4").write_bytes(b"no video at all" * 9)
-    make_clip(clips / "ddddddddddd_000001.mp4", seconds=0.5)
-    rows += [f"{youtube_id},1,cat,train" for youtube_id, _ in BROKEN]
-    (folder / "vggsound.csv").write_text("\n".join(rows) + "\n")
-    return folder
-
-
-def catalog_of(world: Path, place: str | None = None) -> Catalog:
-    return read_vggsound(str(world / "vggsound.csv"), place or str(world / "clips"))
-
-
-def files_of(out: Path) -> dict[str, bytes]:
-    """What a set consists of; records hold the sources' time stamps."""
-    files = (path for path in out.rglob("*") if path.is_file() and path.parent.name != "records")
-    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+from data_prep.verification import verify
+from tests.data_prep.builds import BROKEN, SETTINGS, catalog_of, files_of
 
 
 def test_plan_is_a_partition_that_keeps_videos_together(world):
@@ -294,55 +262,6 @@ def test_loading_what_is_no_set_says_so(world, tmp_path):
             load_manifest(str(tmp_path))
 
 
-def flip_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("damage", "complaint"),
-    [
-        (lambda out, tar: flip_byte(tar), "differs from its checksum"),
-        (lambda out, tar: tar.unlink(), "is missing"),
-        (lambda out, tar: tar.write_bytes(tar.read_bytes()[:-512]), "bytes, not"),
-        (lambda out, tar: flip_byte(next(out.glob("index-*"))), "differs from its checksum"),
-        (lambda out, tar: edit_manifest(out, ["counts", "written"], 14), "written"),
-        (lambda out, tar: edit_manifest(out, ["counts", "read"], 19), "counts are"),
-        (lambda out, tar: edit_manifest(out, ["shards", 0, "clips"], 99), "not 99"),
-        (lambda out, tar: edit_manifest(out, ["shards"], []), "not listed"),
-    ],
-)
-def test_verify_names_what_is_wrong(world, tmp_path, damage, complaint):
-    manifest = build(catalog_of(world), SETTINGS, str(tmp_path))
-    damage(tmp_path, tmp_path / "shards" / f"{manifest.shards[1].name}.picture.tar")
-    with pytest.raises(ValueError, match=complaint):
-        verify(str(tmp_path))
-
-
-def edit_manifest(out: Path, keys: list, value: object) -> None:
-    content = json.loads((out / "manifest.json").read_text())
-    inner = content
-    for key in keys[:-1]:
-        inner = inner[key]
-    inner[keys[-1]] = value
-    (out / "manifest.json").write_text(json.dumps(content))
-
-
-def test_verify_finds_an_index_that_points_elsewhere(world, tmp_path, monkeypatch):
-    real = publication._columns
-
-    def shifted(rows):
-        columns = real(rows)
-        columns["sound_offset"] = [offset + 512 for offset in columns["sound_offset"]]
-        return columns
-
-    monkeypatch.setattr(publication, "_columns", shifted)
-    build(catalog_of(world), SETTINGS, str(tmp_path))
-    with pytest.raises(ValueError, match="the index has"):
-        verify(str(tmp_path))
-
-
 def test_of_two_builds_at_once_one_wins_and_the_other_says_so(world, tmp_path):
     catalog, out = catalog_of(world), str(tmp_path)
     expected = standing_manifest(out)
@@ -352,45 +271,6 @@ def test_of_two_builds_at_once_one_wins_and_the_other_says_so(world, tmp_path):
     with pytest.raises(storage.ConflictError, match="another build has published"):
         publish_manifest(catalog, mine, SETTINGS, out, expected=expected)
     assert verify(out) == winner
-
-
-def test_files_of_earlier_builds_stay_until_they_are_pruned(world, tmp_path):
-    catalog, out = catalog_of(world), str(tmp_path)
-    first = build(catalog, SETTINGS, out)
-    assert superseded(out, first) == []
-    time.sleep(0.01)
-    second = build(catalog, dataclasses.replace(SETTINGS, media=MediaSettings(size_px=48)), out)
-    old = {f"shards/{e.name}.{kind}.tar" for e in first.shards for kind in ("picture", "sound")}
-    old.add(first.index.name)
-    assert {file.name for file in superseded(out, second)} == old
-    young = tmp_path / "shards" / "shard-00000-0123456789ab.sound.tar"
-    young.write_bytes(b"of a build that is under way")
-    assert {file.name for file in prune(out, second)} == old
-    assert verify(out) == second
-    assert young.exists()
-    assert not any((tmp_path / name).exists() for name in old)
-
-
-def test_pruning_leaves_what_is_not_of_this_set(world, tmp_path):
-    catalog = catalog_of(world)
-    build(catalog, SETTINGS, str(tmp_path / "nested"))
-    (tmp_path / "mine.parquet").write_bytes(b"a table of somebody's")
-    time.sleep(0.01)
-    manifest = build(catalog, SETTINGS, str(tmp_path))
-    assert prune(str(tmp_path), manifest) == []
-    verify(str(tmp_path / "nested"))
-    assert (tmp_path / "mine.parquet").exists()
-
-
-def test_a_tar_of_the_right_size_and_wrong_content_can_be_repaired(world, tmp_path):
-    manifest = build(catalog_of(world), SETTINGS, str(tmp_path))
-    tar = tmp_path / "shards" / f"{manifest.shards[1].name}.sound.tar"
-    flip_byte(tar)
-    with pytest.raises(ValueError, match=rf"{tar.name} differs.*Delete the files that are named"):
-        verify(str(tmp_path))
-    tar.unlink()
-    assert build(catalog_of(world), SETTINGS, str(tmp_path)) == manifest
-    assert verify(str(tmp_path)) == manifest
 
 
 def test_a_file_that_could_not_be_read_for_a_while_is_tried_again(world, tmp_path):

@@ -5,11 +5,14 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from PIL import Image
+
+from data_prep.catalog import Clip
 
 FPS = 10
 RGB = tuple[int, int, int]
@@ -360,3 +363,18 @@ def _parameters(blocks_wide: int, blocks_high: int) -> bytes:
     bits += number(blocks_wide - 1) + number(blocks_high - 1) + "11001"
     bits += "0" * (-len(bits) % 8)
     return b"\x67" + int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+def clip_of(path: Path | str, key: str = "") -> Clip:
+    stem = Path(path).stem
+    return Clip(
+        key=key or stem,
+        youtube_id=key or stem,
+        start_s=0.0,
+        label="",
+        split="train",
+        uri=str(path),
+        stamp="1:1",
+        event_start_s=0.0,
+        event_end_s=None,
+    )

@@ -1,0 +1,144 @@
+"""Clips that take too long, need too much or kill: the process that decodes survives them all."""
+
+import contextlib
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data_prep.decoder import Decoder
+from data_prep.sample import MediaSettings, Rejection
+from tests.faults.media_files import ROSE, clip, clip_of, endless
+
+
+def outcomes(decoder: Decoder, *sources: bytes | Path) -> list[str]:
+    """Fates of several clips, decoded one after the other."""
+    clips = [(clip_of(f"c{number}"), source) for number, source in enumerate(sources)]
+    found = [decoded.outcome for decoded in decoder.decode(clips)]
+    return [o.reason if isinstance(o, Rejection) else "written" for o in found]
+
+
+@pytest.fixture(scope="module")
+def good() -> bytes:
+    return clip(times=range(12), sounds=())
+
+
+@pytest.fixture(scope="module")
+def long_clip() -> bytes:
+    """Takes many seconds to decode: twenty-five thousand frames before the wanted one.
+
+    So many that it is still at work where a busy machine lets the one who waits wait for long.
+    """
+    return endless(50_000, 100.0)
+
+
+def test_a_clip_that_takes_too_long_is_given_up_and_the_next_is_decoded(good, long_clip):
+    with Decoder(MediaSettings(size_px=None, max_decode_s=1.0)) as decoder:
+        begin = time.monotonic()
+        assert outcomes(decoder, good, long_clip, good) == ["written", "timed_out", "written"]
+        assert time.monotonic() - begin < 20
+
+
+@pytest.fixture(scope="module")
+def large() -> bytes:
+    """As large as frames may be, with more of them to refer to than usual."""
+    options = {"x264-params": "ref=4:bframes=0", "preset": "ultrafast"}
+    size = 4096, 2304
+    return clip(
+        sounds=(), times=range(12), size=size, color=ROSE, options=options, key_interval=250
+    )
+
+
+@pytest.mark.parametrize("mebibytes", [8, 24, 80])
+def test_a_clip_that_needs_too_much_memory_is_too_large(good, large, mebibytes):
+    with Decoder(MediaSettings(size_px=64, max_memory_bytes=mebibytes << 20)) as decoder:
+        assert outcomes(decoder, large, good) == ["too_large", "written"]
+
+
+def test_a_clip_that_kills_its_process_is_crashed_and_the_others_are_unharmed(good, long_clip):
+    """As a fault in a decoder does: by SIGSEGV, each time that this clip is at work."""
+    with Decoder(MediaSettings(size_px=None, max_decode_s=60.0)) as decoder:
+        with killer(signal.SIGSEGV, times=2) as killed:
+            assert outcomes(decoder, good, long_clip, good) == ["written", "crashed", "written"]
+        assert len(killed) == 2
+
+
+def test_a_clip_whose_process_is_killed_once_is_decoded_again(good):
+    slow = endless(2000, 100.0)
+    with Decoder(MediaSettings(size_px=None, max_decode_s=60.0)) as decoder:
+        with killer(signal.SIGKILL, times=1) as killed:
+            assert outcomes(decoder, good, slow, good) == ["written"] * 3
+        assert len(killed) == 1
+
+
+def test_a_process_that_dies_between_two_clips_is_replaced(good, tmp_path):
+    path = tmp_path / "good.mp4"
+    path.write_bytes(good)
+    with Decoder(MediaSettings(size_px=None, max_decode_s=20.0)) as decoder:
+        for source in (good, path):
+            assert outcomes(decoder, source) == ["written"]
+            for pid in children():
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.3)
+            assert outcomes(decoder, source, good) == ["written", "written"]
+
+
+def test_no_source_can_stop_the_process(tmp_path, good):
+    """Neither a pipe, which never ends, nor a file that has gone meanwhile, nor a large one."""
+    names = ("pipe", "directory", "device", "circle", "nowhere", "huge")
+    pipe, directory, device, circle, nowhere, huge = (tmp_path / name for name in names)
+    os.mkfifo(pipe)
+    directory.mkdir()
+    device.symlink_to("/dev/zero")
+    circle.symlink_to(circle)
+    with huge.open("wb") as file:
+        file.truncate(1 << 40)
+    strange = (pipe, directory, device, circle, nowhere, huge)
+    with Decoder(MediaSettings(size_px=None, max_decode_s=5.0)) as decoder:
+        found = outcomes(decoder, *strange, good, bytes(1 << 27))
+    assert found == ["missing"] * 5 + ["too_large", "written", "too_large"]
+
+
+def children() -> list[int]:
+    """Processes that this one has started, and that decode."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        for pid in map(int, (task / "children").read_text().split()):
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+@contextlib.contextmanager
+def killer(number: int, times: int) -> Iterator[list[int]]:
+    """Kills processes that decode, a moment after they have begun to; tells their numbers."""
+    killed: list[int] = []
+    over = threading.Event()
+
+    def run() -> None:
+        while len(killed) < times and not over.wait(0.02):
+            for pid in children():
+                limits = Path(f"/proc/{pid}/limits").read_text()
+                ready = re.search(r"Max data size +(\d+|unlimited)", limits)
+                if ready and ready[1] != "unlimited" and pid not in killed:
+                    time.sleep(0.3)
+                    os.kill(pid, number)
+                    killed.append(pid)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_the_largest_frames_fit(good, large):
+    with Decoder(MediaSettings(size_px=64)) as decoder:
+        assert outcomes(decoder, large, good) == ["written", "written"]
