@@ -1,16 +1,13 @@
 """Bytes of a shard -> squares of pictures and windows of sound, as numpy arrays."""
 
-import struct
-
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from aiaic.audio import AudioConfig
+from aiaic.plan import Range
 
-_HEADER = struct.Struct("<4s4x8sIHHIIHH4sI")
-_KIND = [b"RIFF", b"WAVEfmt ", 16, 1, 1, 16, b"data"]  # 16 bytes of format: PCM, one channel
+_SAMPLE_BYTES = 2
 
 
 def decode_picture(jpeg: bytes) -> NDArray[np.uint8]:
@@ -40,39 +37,38 @@ def resize(rgb: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]
     return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def cut(wav: bytes, audio: AudioConfig, at: float, *, roll: bool) -> NDArray[np.int16]:
-    """A window of long sound, or short sound repeated and, with ``roll``, rotated.
+def sound_range(stored: Range, needed: int, at: float) -> Range:
+    """The bytes of a stored sound that have to be read for a window of ``needed`` samples.
+
+    Args:
+        stored: (offset, size) of its 16-bit samples.
+        needed: samples.
+        at: where the window lies, in [0, 1); a short sound is read whole.
+    """
+    offset, size = stored
+    left = size // _SAMPLE_BYTES - needed
+    if left <= 0:
+        return stored
+    return offset + int(at * (left + 1)) * _SAMPLE_BYTES, needed * _SAMPLE_BYTES
+
+
+def window(pcm: bytes, needed: int, at: float, *, roll: bool) -> NDArray[np.int16]:
+    """What :func:`sound_range` has given, as ``needed`` samples; a view of them where they suffice.
+
+    Args:
+        pcm: 16-bit samples, little endian.
+        needed: samples.
+        at: how far a short sound is rotated, in [0, 1).
+        roll: whether it is; it is repeated in any case.
 
     Raises:
-        ValueError: it is no sound as shards hold it, or of another sample rate.
+        ValueError: there is no sample, or half of one.
     """
-    sound, rate = _samples(wav)
-    if rate != audio.sample_rate_hz:
-        raise ValueError(
-            f"the shards' sound has {rate} Hz, the recipe's model.audio.sample_rate_hz is "
-            f"{audio.sample_rate_hz}: rebuild the shards or change the recipe"
-        )
-    needed = audio.samples
-    if len(sound) >= needed:
-        start = int(at * (len(sound) - needed + 1))
-        return sound[start : start + needed]
+    if not pcm or len(pcm) % _SAMPLE_BYTES:
+        raise ValueError(f"a sound of {len(pcm)} bytes is none of 16-bit samples")
+    sound = np.frombuffer(pcm, "<i2")
+    if len(sound) == needed:
+        return sound
     if roll:
         sound = np.roll(sound, int(at * len(sound)))
     return np.tile(sound, -(-needed // len(sound)))[:needed]
-
-
-def _samples(wav: bytes) -> tuple[NDArray[np.int16], int]:
-    """The samples of a WAV file as shards hold it, without a copy, and their rate.
-
-    Shards hold one kind of file, 16 bit, mono, with nothing between its header and its samples, so
-    that these are a view. ``wave`` takes six times as long for a window, libsndfile, which calls
-    back into Python for bytes in memory, fifty times: a fifth of what the picture takes.
-    """
-    if len(wav) > _HEADER.size:
-        *kind, rate, _, _, bits, data, size = _HEADER.unpack_from(wav)
-        if [*kind, bits, data] == _KIND and _HEADER.size + size == len(wav):
-            return np.frombuffer(wav, "<i2", offset=_HEADER.size), rate
-    raise ValueError(
-        "a sound of the shards is not 16-bit mono WAV as `aiaic prepare` writes it: rebuild them, "
-        "or see `aiaic verify`"
-    )

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import hashlib
+import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from aiaic import plan
 from aiaic.audio import AudioConfig
 from aiaic.augmentation import AugmentationConfig, mix
 from aiaic.batch import Batch, Draw
-from aiaic.decoding import crop, cut, decode_picture, resize
+from aiaic.decoding import crop, decode_picture, resize, sound_range, window
 from aiaic.plan import SampleRef, SamplingConfig, Step
 
 Read = Callable[[str, str, int, int], bytes]
@@ -47,6 +48,8 @@ class Samples:
     validation: tuple[SampleRef, ...]
     """Samples held out from the split: for choosing the best checkpoint, never for evaluation."""
     read: Read
+    sample_rate_hz: int
+    """Of their sounds."""
     manifest_digest: str
     """SHA-256 of the shards' manifest."""
     split: str
@@ -116,15 +119,16 @@ class Loader:
     def _follow(
         self, steps: Iterable[Step], samples: Sequence[SampleRef], seed: int | None
     ) -> Generator[Batch, None, None]:
+        memory = _Memory(pinned=self.pinned)
         with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
             ahead: collections.deque[_Making] = collections.deque()
             try:
                 for step in steps:
                     if len(ahead) < _AHEAD:
-                        ahead.append(self._begin(pool, step, samples, seed))
+                        ahead.append(self._begin(pool, memory, step, samples, seed))
                         continue
                     batch = ahead.popleft().finished()
-                    ahead.append(self._begin(pool, step, samples, seed))
+                    ahead.append(self._begin(pool, memory, step, samples, seed))
                     yield batch
                     del batch  # or it would stay in memory while the next one is waited for
                 while ahead:
@@ -133,23 +137,24 @@ class Loader:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _begin(
-        self, pool: ThreadPoolExecutor, step: Step, samples: Sequence[SampleRef], seed: int | None
+        self,
+        pool: ThreadPoolExecutor,
+        memory: "_Memory",
+        step: Step,
+        samples: Sequence[SampleRef],
+        seed: int | None,
     ) -> "_Making":
         count, size = len(step.indices), self.view.size_px
-
-        def memory(*shape: int, dtype: torch.dtype) -> NDArray[Any]:
-            return torch.empty(count, *shape, dtype=dtype, pin_memory=self.pinned).numpy()
-
         pair = self.other_frame and seed is not None
         making = _Making(
             step=step,
             seed=seed,
             refs=[samples[i] for i in step.indices.tolist()],
             partners=[samples[i] for i in step.partners.tolist()],
-            picture=memory(size, size, 3, dtype=torch.uint8),
-            other=memory(size, size, 3, dtype=torch.uint8) if pair else None,
-            waveform=memory(self.audio.samples, dtype=torch.int16) if self.audio else None,
-            draws=memory(len(Draw), dtype=torch.float32),
+            picture=memory.of((count, size, size, 3), torch.uint8),
+            other=memory.of((count, size, size, 3), torch.uint8) if pair else None,
+            waveform=memory.of((count, self.audio.samples), torch.int16) if self.audio else None,
+            draws=memory.of((count, len(Draw)), torch.float32),
             pinned=self.pinned,
         )
         for first in range(0, count, _PER_JOB):
@@ -215,7 +220,38 @@ class Loader:
             return np.zeros(self.audio.samples, np.int16)
         moves = training and self.augmentation.shift
         at = draws[Draw.SHIFT] if moves else 0.5
-        return cut(self.read(ref.shard, "sound", *ref.sound), self.audio, at, roll=moves)
+        needed = self.audio.samples
+        pcm = self.read(ref.shard, "sound", *sound_range(ref.sound, needed, at))
+        return window(pcm, needed, at, roll=moves)
+
+
+class _Memory:
+    """Memory of batches, used again once nobody holds any view of it.
+
+    Pages that come from the system are cleared and mapped at their first touch, one thread at a
+    time: two threads that decode into new ones get in each other's way. Page-locked memory is
+    PyTorch's to give again, which knows what a GPU still reads.
+    """
+
+    def __init__(self, *, pinned: bool) -> None:
+        self._pinned = pinned
+        self._spare: collections.defaultdict[Any, list[NDArray[Any]]] = collections.defaultdict(
+            list
+        )
+
+    def of(self, shape: tuple[int, ...], dtype: torch.dtype) -> NDArray[Any]:
+        """An array with anything in it."""
+        spare = self._spare[shape, dtype]
+        array = (
+            spare.pop()
+            if spare
+            else torch.empty(shape, dtype=dtype, pin_memory=self._pinned).numpy()
+        )
+        if self._pinned:
+            return array
+        lent = array.view()  # tensors made of it keep it alive
+        weakref.finalize(lent, spare.append, array).atexit = False
+        return lent
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

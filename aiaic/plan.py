@@ -33,7 +33,8 @@ class SampleRef:
     pictures: tuple[Range, ...]
     """Byte range of each picture in ``<shard>.picture.tar``."""
     sound: Range | None
-    """Byte range in ``<shard>.sound.tar``; None where the clip has no usable sound."""
+    """Byte range in ``<shard>.sound.tar`` of its samples: 16 bit, mono, little endian; None where
+    the clip has no usable sound."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,20 @@ def load_init(
     )
 
 
+def check_sound(samples: Samples, recipe: Recipe) -> None:
+    """Refuse sounds of another sample rate than the networks expect.
+
+    Raises:
+        ValueError: they are.
+    """
+    expected = recipe.model.audio.sample_rate_hz
+    if samples.sample_rate_hz != expected:
+        raise ValueError(
+            f"the shards' sound has {samples.sample_rate_hz} Hz, the recipe's "
+            f"model.audio.sample_rate_hz is {expected}: rebuild the shards or change the recipe"
+        )
+
+
 def from_scratch(stage: int, recipe: Recipe) -> bool:
     """Whether a stage begins with random weights."""
     return stage == 1 or (stage == 3 and recipe.stage3.from_scratch)

@@ -32,7 +32,7 @@ from aiaic.recipe import Recipe
 from aiaic.run import Run
 from aiaic.stages import build as stages
 from aiaic.stages.base import StageOutput
-from aiaic.starting import Init, check_same_run, load_init
+from aiaic.starting import Init, check_same_run, check_sound, load_init
 from aiaic.throughput import Clock, flops_per_sample, peak_flops
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,8 @@ class Trainer:
         self.number, self.recipe, self.samples, self.run = stage, recipe, samples, run
         self.device = device
         self.settings = (recipe.stage1, recipe.stage2, recipe.stage3)[stage - 1]
+        if stages.needs(stage, recipe).sound:
+            check_sound(samples, recipe)
         self.precision = resolve_precision(recipe.training.precision, device)
         model = networks.build(recipe.model, recipe.sampling.seed)
         self.origin = load_init(model, stage, recipe, init)

@@ -4,7 +4,8 @@ Eight shards of 256 samples (frames 256 px high, ten seconds of 16 kHz sound; JP
 prepare` writes them, from clips made on the spot or from real ones) lie on local disk. In turn, and
 bound to one core or to two, they are read by
 
-- a bare loop: pread, simplejpeg, a view of the sound, crop, stack; no order, no threads;
+- a bare loop: pread of the picture and of a window of the sound, simplejpeg, crop, stack; no order,
+  no threads;
 - ours, from the sampling plan to the batch;
 - webdataset's WebLoader in this process and with two workers;
 - `ray.data.read_webdataset` + `map_batches` + `iter_torch_batches`.
@@ -44,6 +45,7 @@ from data_prep import manifest, shard
 from data_prep.catalog import Clip
 from data_prep.media import read_clip
 from data_prep.sample import MediaSettings, Sample
+from data_prep.wav import samples_within
 from workflows.stored_tars import LocalTar
 
 HEIGHT, WIDTH = 256, 456
@@ -85,7 +87,7 @@ class Corpus:
             self._tars[name, member] = LocalTar(Path(place(str(folder), name)))
         for key, at in written.ranges.items():
             picture = (at.picture_offsets[0], at.picture_sizes[0])
-            sound = (at.sound_offset, at.sound_size)
+            sound = samples_within(at.sound_offset, at.sound_size)
             self.refs.append(
                 SampleRef(
                     key=key, youtube_id=key, label="", shard=name, pictures=(picture,), sound=sound
@@ -174,11 +176,19 @@ def _bare(corpus: Corpus, *, sound: bool) -> Generator[int, None, None]:
     shown: list[Shown] = []
     for ref in itertools.cycle(corpus.refs):
         jpeg = corpus.read(ref.shard, "picture", *ref.pictures[0])
-        wav = corpus.read(ref.shard, "sound", *ref.sound) if sound and ref.sound else None
-        shown.append(_shown(jpeg, wav))
+        heard = _read_window(corpus, ref) if sound else None
+        shown.append((_square(jpeg), heard))
         if len(shown) == BATCH:
             yield len(_stacked(shown)[0])
             shown = []
+
+
+def _read_window(corpus: Corpus, ref: SampleRef) -> NDArray[np.int16]:
+    assert ref.sound is not None
+    offset, size = ref.sound
+    start = np.random.randint(size // 2 - AUDIO.samples + 1)
+    pcm = corpus.read(ref.shard, "sound", offset + 2 * start, 2 * AUDIO.samples)
+    return np.frombuffer(pcm, "<i2")
 
 
 def _webloader(corpus: Corpus, *, workers: int) -> Generator[int, None, None]:
@@ -223,16 +233,17 @@ def _shown_rows(rows: dict[str, Any]) -> dict[str, NDArray[Any]]:
     }
 
 
-def _shown(jpeg: bytes, wav: bytes | None) -> Shown:
+def _shown(jpeg: bytes, wav: bytes) -> Shown:
     """What every loader makes of a sample: a random square and a random window."""
-    rgb = simplejpeg.decode_jpeg(jpeg, "RGB")
-    top, left = (np.random.randint(side - HEIGHT + 1) for side in rgb.shape[:2])
-    square = rgb[top : top + HEIGHT, left : left + HEIGHT]
-    if wav is None:
-        return square, None
     sound = np.frombuffer(wav, "<i2", offset=44)
     start = np.random.randint(len(sound) - AUDIO.samples + 1)
-    return square, sound[start : start + AUDIO.samples]
+    return _square(jpeg), sound[start : start + AUDIO.samples]
+
+
+def _square(jpeg: bytes) -> NDArray[np.uint8]:
+    rgb = simplejpeg.decode_jpeg(jpeg, "RGB")
+    top, left = (np.random.randint(side - HEIGHT + 1) for side in rgb.shape[:2])
+    return rgb[top : top + HEIGHT, left : left + HEIGHT]
 
 
 def _stacked(shown: Sequence[Shown]) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -7,13 +7,14 @@ Superseded tars and indexes stay until they are pruned, since a training run may
 # pyright: reportUnknownArgumentType=false
 # (pyarrow ships no types)
 
+import functools
 import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from data_prep import storage
 from data_prep.manifest import (
@@ -27,8 +28,16 @@ from data_prep.manifest import (
     picture_place,
     sound_place,
 )
-from data_prep.shard import PICTURE_SUFFIX, SOUND_SUFFIX, TarRecord, read_pictures, read_sounds
+from data_prep.shard import (
+    PICTURE_SUFFIX,
+    SOUND_SUFFIX,
+    Member,
+    TarRecord,
+    read_pictures,
+    read_sounds,
+)
 from data_prep.storage import StoredFile
+from data_prep.wav import check_wav
 
 _OURS = re.compile(
     r"index-[0-9a-f]{12}\.parquet"
@@ -43,9 +52,9 @@ _DAY_S = 86_400.0
 def verify(place: str) -> Manifest:
     """Proves a shard set against its manifest, reading all of it; returns the manifest.
 
-    Checked: every tar's and the index's SHA-256, members, their order and byte ranges, and that
-    each clip that was read is written or rejected. Raises one ValueError that names all that is
-    wrong, and FileNotFoundError where there is no manifest.
+    Checked: every tar's and the index's SHA-256, members, their order, byte ranges, the format of
+    sounds, and that each clip that was read is written or rejected. Raises one ValueError that
+    names all that is wrong, and FileNotFoundError where there is no manifest.
     """
     manifest = load_manifest(place)
     rows = cast("list[dict[str, Any]]", load_index(place, manifest).to_pylist())
@@ -60,7 +69,8 @@ def verify(place: str) -> Manifest:
             problems.append(f"{row['key']} lies in shard {row['shard']!r}, which is not listed")
 
     def check(entry: ShardEntry) -> list[str]:
-        return _shard_problems(place, entry, rows_of[entry.name])
+        rate_hz = manifest.settings["media"]["sample_rate_hz"]
+        return _shard_problems(place, entry, rows_of[entry.name], rate_hz)
 
     with ThreadPoolExecutor(_READERS) as threads:
         for found in threads.map(check, manifest.shards):
@@ -126,7 +136,9 @@ def _count_problems(manifest: Manifest, rows: Sequence[dict[str, Any]]) -> list[
     return [prefix + text for holds, text in checks if not holds]
 
 
-def _shard_problems(place: str, entry: ShardEntry, rows: Sequence[dict[str, Any]]) -> list[str]:
+def _shard_problems(
+    place: str, entry: ShardEntry, rows: Sequence[dict[str, Any]], sample_rate_hz: int
+) -> list[str]:
     """What is wrong with one shard; ``rows`` are the index's in any order."""
     rows = sorted(rows, key=lambda row: row["sound_offset"])
     expected_pictures = [
@@ -138,16 +150,36 @@ def _shard_problems(place: str, entry: ShardEntry, rows: Sequence[dict[str, Any]
     ]
     expected_sounds = [(row["key"], 0, row["sound_offset"], row["sound_size"]) for row in rows]
     problems = [
-        *_tar_problems(picture_place(place, entry.name), entry.picture, expected_pictures),
-        *_tar_problems(sound_place(place, entry.name), entry.sound, expected_sounds),
+        *_tar_problems(
+            picture_place(place, entry.name), entry.picture, expected_pictures, read_pictures
+        ),
+        *_tar_problems(
+            sound_place(place, entry.name),
+            entry.sound,
+            expected_sounds,
+            functools.partial(_checked_sounds, sample_rate_hz=sample_rate_hz),
+        ),
     ]
     if len(rows) != entry.clips:
         problems.append(f"{entry.name} has {len(rows)} clips in the index, not {entry.clips}")
     return problems
 
 
+def _checked_sounds(stream: IO[bytes], name: str, sample_rate_hz: int) -> Iterator[Member]:
+    for member in read_sounds(stream, name):
+        try:
+            if member.content:  # else there is no usable sound
+                check_wav(member.content, sample_rate_hz)
+        except ValueError as error:
+            raise ValueError(f"{name}: {member.key} is {error}") from None
+        yield member
+
+
 def _tar_problems(
-    tar_place: str, record: TarRecord, expected: Sequence[tuple[str, int, int, int]]
+    tar_place: str,
+    record: TarRecord,
+    expected: Sequence[tuple[str, int, int, int]],
+    read: Callable[[IO[bytes], str], Iterable[Member]],
 ) -> list[str]:
     name = tar_place.partition("?")[0].rpartition("/")[2]
     try:
@@ -158,7 +190,6 @@ def _tar_problems(
         return [f"{name} has {len(content)} bytes, not {record.bytes}"]
     if hashlib.sha256(content).hexdigest() != record.sha256:
         return [f"{name} differs from its checksum"]
-    read = read_pictures if name.endswith(PICTURE_SUFFIX) else read_sounds
     try:
         found = [
             (m.key, m.position, m.offset, len(m.content)) for m in read(io.BytesIO(content), name)

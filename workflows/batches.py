@@ -11,6 +11,7 @@ from aiaic.loader import Samples
 from aiaic.plan import SampleRef
 from data_prep import manifest, splits, storage
 from data_prep.manifest import Manifest
+from data_prep.wav import samples_within
 from workflows.stored_tars import LocalTar, StoredTars
 
 _OPEN_FILES = 128
@@ -50,6 +51,7 @@ def open_samples(shards: str, split: str) -> Samples:
         train=tuple(ref for ref in refs if ref.youtube_id not in held_out),
         validation=tuple(ref for ref in refs if ref.youtube_id in held_out),
         read=RangeReader(shards, described),
+        sample_rate_hz=described.settings["media"]["sample_rate_hz"],
         manifest_digest=described.digest,
         split=split,
     )
@@ -65,6 +67,7 @@ def open_evaluation(shards: str, split: str) -> Samples:
         train=(),
         validation=refs,
         read=RangeReader(shards, described),
+        sample_rate_hz=described.settings["media"]["sample_rate_hz"],
         manifest_digest=described.digest,
         split=split,
     )
@@ -143,5 +146,5 @@ def _reference(row: dict[str, Any]) -> SampleRef:
         label=sys.intern(row["label"]),  # a few names for many samples
         shard=sys.intern(row["shard"]),
         pictures=tuple(zip(row["picture_offsets"], row["picture_sizes"], strict=True)),
-        sound=(row["sound_offset"], row["sound_size"]) if row["has_sound"] else None,
+        sound=samples_within(row["sound_offset"], row["sound_size"]) if row["has_sound"] else None,
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from tqdm import tqdm
 
-from aiaic import checkpoint, config, inference
+from aiaic import checkpoint, config, inference, starting
 from aiaic.batch import Batch
 from aiaic.evaluation.encoding import Networks
 from aiaic.loader import Loader, Protocol, Read, ViewConfig
@@ -98,6 +98,8 @@ def open_subject(options: Evaluate, device: torch.device | None = None) -> Subje
     refs = samples.validation[: options.limit]
     labels = {ref.key: ref.label for ref in refs}
     recipe = config.from_json(Recipe, record.recipe)
+    if record.stage > 1:
+        starting.check_sound(samples, recipe)
     return Subject(
         place=place,
         record=record,

@@ -1,10 +1,7 @@
 """A tiny set of samples in memory: noise in two appearances, colours that follow the sound."""
 
-import io
-
 import numpy as np
 import simplejpeg
-import soundfile
 
 from aiaic.loader import Samples
 from aiaic.plan import SampleRef
@@ -31,10 +28,6 @@ def tiny_samples(count: int = 16, *, size: int = 32, seed: int = 0, validation: 
         time_s = np.arange(RATE_HZ // 2) / RATE_HZ
         tone = 0.3 * np.sin(2 * np.pi * (400 + 1200 * kind) * time_s)
         tone += 0.01 * generator.standard_normal(len(tone))
-        wav = io.BytesIO()
-        soundfile.write(
-            wav, (tone * 32767).astype(np.int16), RATE_HZ, format="WAV", subtype="PCM_16"
-        )
         jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), 95, colorsubsampling="444")
         refs.append(
             SampleRef(
@@ -43,7 +36,7 @@ def tiny_samples(count: int = 16, *, size: int = 32, seed: int = 0, validation: 
                 label=str(kind),
                 shard=f"shard-{i % 3}",
                 pictures=(append("picture", jpeg),),
-                sound=append("sound", wav.getvalue()),
+                sound=append("sound", (tone * 32767).astype("<i2").tobytes()),
             )
         )
 
@@ -54,6 +47,7 @@ def tiny_samples(count: int = 16, *, size: int = 32, seed: int = 0, validation: 
         train=tuple(refs[:count]),
         validation=tuple(refs[count:]),
         read=read,
+        sample_rate_hz=RATE_HZ,
         manifest_digest="0" * 64,
         split="train",
     )

@@ -5,11 +5,14 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from data_prep import build as building
 from data_prep import publication
 from data_prep.build import build
 from data_prep.sample import MediaSettings
+from data_prep.sound import encode_wav
 from data_prep.verification import prune, superseded, verify
 from tests.data_prep.builds import SETTINGS, catalog_of
 
@@ -47,6 +50,19 @@ def edit_manifest(out: Path, keys: list, value: object) -> None:
         inner = inner[key]
     inner[keys[-1]] = value
     (out / "manifest.json").write_text(json.dumps(content))
+
+
+def test_verify_names_a_sound_that_training_could_not_read(world, tmp_path, monkeypatch):
+    other, real = encode_wav(np.zeros(9000, np.float32), 8000), building._samples
+
+    def samples(*arguments):
+        for sample in real(*arguments):
+            yield dataclasses.replace(sample, sound=other if sample.sound else b"")
+
+    monkeypatch.setattr(building, "_samples", samples)
+    build(catalog_of(world), SETTINGS, str(tmp_path))
+    with pytest.raises(ValueError, match=r"sound\.tar: \S+ is a sound that is not 16-bit mono WAV"):
+        verify(str(tmp_path))
 
 
 def test_verify_finds_an_index_that_points_elsewhere(world, tmp_path, monkeypatch):
