@@ -28,7 +28,7 @@ test: $(ready) ## the whole fast test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not slow and not gpu"  # needs the machine
 
 slow: $(ready) ## the slow suites
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --durations=12
 
 lint: $(ready) ## style and format
 	$(BIN)/ruff check .

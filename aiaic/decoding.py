@@ -44,8 +44,13 @@ def sound_range(stored: Range, needed: int, at: float) -> Range:
         stored: (offset, size) of its 16-bit samples.
         needed: samples.
         at: where the window lies, in [0, 1); a short sound is read whole.
+
+    Raises:
+        ValueError: it has no samples.
     """
     offset, size = stored
+    if size <= 0:
+        raise ValueError("the index gives it a sound of no samples; see 'aiaic verify'")
     left = size // _SAMPLE_BYTES - needed
     if left <= 0:
         return stored

@@ -29,7 +29,7 @@ class Journal:
         self, run: Run, device: torch.device, clock: Clock, timings: Timings, record: Record | None
     ) -> None:
         self.curves: list[dict[str, float]] = list(record.curves) if record else []
-        self.timings = timings
+        self._timings = timings
         self.clock = clock
         # What a checkpoint holds of an unfinished report is all workers' sum: one goes on with it.
         self.meter = Meter(device, record.pending if record and run.rank == 0 else {})
@@ -53,7 +53,7 @@ class Journal:
         if figures:  # of this worker: the others do as much, and wait for each other
             figures["samples_per_s"] *= self._world_size
         row = {"step": float(step), "goodput": self.goodput()} | figures
-        self.timings = dataclasses.replace(self.timings, rows=[*self.timings.rows, row])
+        self._timings = dataclasses.replace(self._timings, rows=[*self._timings.rows, row])
         return point
 
     def validated(self, metrics: Mapping[str, float]) -> None:
@@ -73,17 +73,17 @@ class Journal:
             "ledger": (self._ledger + totals.ledger) & LEDGER_MASK,
         }
 
-    def timings_now(self) -> Timings:
+    def timings(self) -> Timings:
         """How the time was spent until now."""
-        return dataclasses.replace(self.timings, trained_s=self.trained_s())
+        return dataclasses.replace(self._timings, trained_s=self.trained_s())
 
     def trained_s(self) -> float:
         """Time of the steps that stand, with their validations."""
-        return self.timings.trained_s + time.perf_counter() - self._resumed_at_s
+        return self._timings.trained_s + time.perf_counter() - self._resumed_at_s
 
     def elapsed_s(self) -> float:
         """Time since the stage was begun for the first time, whatever happened since."""
-        return time.time() - self.timings.begun_unix_s
+        return time.time() - self._timings.begun_unix_s
 
     def goodput(self) -> float:
         """Share of that time that went into the steps that stand."""

@@ -6,7 +6,7 @@ import hashlib
 import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -241,15 +241,12 @@ class _Memory:
 
     def of(self, shape: tuple[int, ...], dtype: torch.dtype) -> NDArray[Any]:
         """An array with anything in it."""
-        spare = self._spare[shape, dtype]
-        array = (
-            spare.pop()
-            if spare
-            else torch.empty(shape, dtype=dtype, pin_memory=self._pinned).numpy()
-        )
         if self._pinned:
-            return array
-        lent = array.view()  # tensors made of it keep it alive
+            return torch.empty(shape, dtype=dtype, pin_memory=True).numpy()
+        spare = self._spare[shape, dtype]
+        array = spare.pop() if spare else torch.empty(shape, dtype=dtype).numpy()
+        # Views of this keep it alive; those of ``array.view()`` would keep the array alone.
+        lent = np.asarray(memoryview(cast("Any", array)))
         weakref.finalize(lent, spare.append, array).atexit = False
         return lent
 

@@ -28,12 +28,14 @@ class OffDevice:
     Args:
         tensors: by name.
         spare: copies of the same tensors, on the CPU, that nobody needs any more; these join them
-            in time. To write into new pages takes five times as long as into used ones.
+            in time. To write into new pages takes five times as long as into used ones, so a CPU
+            keeps as many copies as are needed at once: two, where one is still written.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], spare: list[dict[str, Tensor]]) -> None:
         if spare:
             self._copies = spare.pop()
+            assert self._copies.keys() == tensors.keys()
             for name, tensor in tensors.items():
                 self._copies[name].copy_(tensor.detach())
         else:
@@ -123,7 +125,7 @@ class Saver:
     def _wait(self) -> None:
         if self._last is not None:
             self._last[2].result()
-            self._last = None  # and with it the copies of all weights
+            self._last = None  # and with it, on a GPU, the copies of all weights
 
     def _commit(self, name: str, fill: Fill) -> None:
         self._store.publish(name, fill)

@@ -8,6 +8,7 @@ from aiaic.loader import Samples
 from aiaic.networks import model as networks
 from aiaic.networks.model import Model
 from aiaic.recipe import Recipe
+from aiaic.stages import build as stages
 
 _FREE = frozenset(
     f"training.{key}"
@@ -56,14 +57,14 @@ def load_init(
     )
 
 
-def check_sound(samples: Samples, recipe: Recipe) -> None:
-    """Refuse sounds of another sample rate than the networks expect.
+def check_sound(stage: int, recipe: Recipe, samples: Samples) -> None:
+    """Refuse sounds of another sample rate than the networks of a stage expect, if it hears any.
 
     Raises:
         ValueError: they are.
     """
     expected = recipe.model.audio.sample_rate_hz
-    if samples.sample_rate_hz != expected:
+    if stages.needs(stage, recipe).sound and samples.sample_rate_hz != expected:
         raise ValueError(
             f"the shards' sound has {samples.sample_rate_hz} Hz, the recipe's "
             f"model.audio.sample_rate_hz is {expected}: rebuild the shards or change the recipe"

@@ -115,8 +115,7 @@ class Trainer:
         self.number, self.recipe, self.samples, self.run = stage, recipe, samples, run
         self.device = device
         self.settings = (recipe.stage1, recipe.stage2, recipe.stage3)[stage - 1]
-        if stages.needs(stage, recipe).sound:
-            check_sound(samples, recipe)
+        check_sound(stage, recipe, samples)
         self.precision = resolve_precision(recipe.training.precision, device)
         model = networks.build(recipe.model, recipe.sampling.seed)
         self.origin = load_init(model, stage, recipe, init)
@@ -127,7 +126,10 @@ class Trainer:
         accumulate = recipe.training.accumulate
         self.batch_size = plan.check(eligible, recipe.sampling, run.world_size, accumulate)
         self.step = 0
-        record, timings = None, Timings(begun_unix_s=begun_unix_s or time.time())
+        record, timings = (
+            None,
+            Timings(begun_unix_s=time.time() if begun_unix_s is None else begun_unix_s),
+        )
         if (folder := run.restore()) is not None:
             record = self._go_on_from(folder)
             earlier = checkpoint.read_timings(folder) or timings
@@ -265,7 +267,7 @@ class Trainer:
             versions=checkpoint.versions(),
             **entries,
         )
-        timings = self.journal.timings_now()
+        timings = self.journal.timings()
         return lambda folder: checkpoint.write(folder, record, *copies.tensors(), timings)
 
     def _go_on_from(self, folder: Path) -> Record:

@@ -6,6 +6,7 @@ bound to one core or to two, they are read by
 
 - a bare loop: pread of the picture and of a window of the sound, simplejpeg, crop, stack; no order,
   no threads;
+- two bare loops in processes of their own, for what two cores of this machine give;
 - ours, from the sampling plan to the batch;
 - webdataset's WebLoader in this process and with two workers;
 - `ray.data.read_webdataset` + `map_batches` + `iter_torch_batches`.
@@ -19,6 +20,7 @@ that of this process after each of ten epochs, before the others start.
 """
 
 import argparse
+import functools
 import io
 import itertools
 import json
@@ -28,6 +30,8 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -115,7 +119,7 @@ def main() -> None:
         clips = sorted(options.clips.glob("*.mp4")) if options.clips else None
         clips = clips or make_clips(folder / "clips", 2 if options.quick else 8)
         corpus = Corpus(folder, clips, *((2, 64) if options.quick else (8, 256)))
-        batches = 8 if options.quick else 32
+        batches = 8 if options.quick else 96
         resident_mb = _memory(corpus)
         contenders = _contenders(corpus, batches, ray=not options.quick)
         rates: dict[str, list[float]] = {name: [] for name in contenders}
@@ -141,8 +145,9 @@ def _contenders(
         "ours, pictures, 1 core": (1, rate(lambda: _ours(corpus, threads=1, sound=False))),
         "bare, 1 core": (1, rate(lambda: _bare(corpus, sound=True))),
         "ours, 1 core": (1, rate(lambda: _ours(corpus, threads=1, sound=True))),
-        "WebLoader in-process, 1 core": (1, rate(lambda: _webloader(corpus, workers=0))),
         "ours, 2 cores": (2, rate(lambda: _ours(corpus, threads=2, sound=True))),
+        "bare in 2 processes, 2 cores": (2, lambda: _bare_twice(corpus, batches)),
+        "WebLoader in-process, 1 core": (1, rate(lambda: _webloader(corpus, workers=0))),
         "WebLoader 2 workers, 2 cores": (2, rate(lambda: _webloader(corpus, workers=2))),
     }
     if ray:
@@ -183,6 +188,19 @@ def _bare(corpus: Corpus, *, sound: bool) -> Generator[int, None, None]:
             shown = []
 
 
+def _bare_twice(corpus: Corpus, batches: int) -> float:
+    """What the machine gives two that share nothing, not even an interpreter."""
+    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+        return sum(
+            pool.map(functools.partial(_bare_on, corpus, batches), sorted(os.sched_getaffinity(0)))
+        )
+
+
+def _bare_on(corpus: Corpus, batches: int, core: int) -> float:
+    os.sched_setaffinity(0, {core})
+    return _rate(_bare(corpus, sound=True), batches)
+
+
 def _read_window(corpus: Corpus, ref: SampleRef) -> NDArray[np.int16]:
     assert ref.sound is not None
     offset, size = ref.sound
@@ -208,12 +226,9 @@ def _ray(corpus: Corpus) -> float:
     """Over an epoch, from its first batch on: what was read ahead of that counts in its favour."""
     import ray
 
-    if not ray.is_initialized():
-        os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
-        ray.init(
-            num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-        )
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+    os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     pairs = ray.data.read_webdataset(corpus.joined, decoder=None)
     shown = pairs.map_batches(_shown_rows, batch_size=BATCH)
     begun, samples = 0.0, 0
@@ -222,7 +237,9 @@ def _ray(corpus: Corpus) -> float:
             begun = time.perf_counter()
         else:
             samples += len(batch["picture"])
-    return samples / (time.perf_counter() - begun)
+    seconds = time.perf_counter() - begun
+    ray.shutdown()  # its processes would take their share from the others of the next round
+    return samples / seconds
 
 
 def _shown_rows(rows: dict[str, Any]) -> dict[str, NDArray[Any]]:
@@ -278,6 +295,7 @@ def _report(rates: dict[str, list[float]]) -> dict[str, Any]:
         "ours_over_bare": ratio("ours, 1 core", "bare, 1 core"),
         "ours_over_bare_pictures": ratio("ours, pictures, 1 core", "bare, pictures, 1 core"),
         "two_cores_over_one": ratio("ours, 2 cores", "ours, 1 core"),
+        "two_bare_over_one": ratio("bare in 2 processes, 2 cores", "bare, 1 core"),
         "ours_over_webloader_1_core": ratio("ours, 1 core", "WebLoader in-process, 1 core"),
         "ours_over_webloader_2_cores": ratio("ours, 2 cores", "WebLoader 2 workers, 2 cores"),
         "ours_over_ray_data": ratio("ours, 2 cores", "ray.data, 2 cores"),

@@ -97,7 +97,7 @@ def _loader(recipe: Recipe, samples: Samples, folder: Path, rounds: int) -> dict
             trainer.__dict__["_batches"] = functools.partial(_same, next(trainer._batches()))
         trainer.fit()
         trainer.run.settle()
-        found[name].append(_rate(trainer.journal.timings.rows))
+        found[name].append(_rate(trainer.journal.timings().rows))
     ratios = [a / b for a, b in zip(found["end_to_end"], found["synthetic"], strict=True)]
     return {
         "samples_per_s": {name: round(statistics.median(r), 1) for name, r in found.items()},

@@ -132,6 +132,18 @@ class Manifest:
         return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
 
     @property
+    def sample_rate_hz(self) -> int:
+        """Of the sounds.
+
+        Raises:
+            ValueError: the settings do not tell.
+        """
+        try:
+            return int(self.settings["media"]["sample_rate_hz"])
+        except (KeyError, TypeError, ValueError):
+            raise ValueError("the manifest does not tell the sounds' sample rate") from None
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON: the data set's name."""
         return hashlib.sha256(self.to_bytes()).hexdigest()

@@ -24,6 +24,8 @@ from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
 from numpy.typing import NDArray
 
+from data_prep.wav import check_wav
+
 if TYPE_CHECKING:
     AnyPacket: TypeAlias = Packet[Any]
 else:  # the class takes no parameter at run time
@@ -147,7 +149,9 @@ def encode_wav(waveform: NDArray[np.float32], sample_rate_hz: int) -> bytes:
     pcm = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
     write: Any = soundfile.write  # pyright: ignore[reportUnknownMemberType]
     write(stream, pcm, sample_rate_hz, format="WAV", subtype="PCM_16")
-    return stream.getvalue()
+    content = stream.getvalue()
+    check_wav(content, sample_rate_hz)
+    return content
 
 
 def level_dbfs(waveform: NDArray[np.float32]) -> float:

@@ -59,6 +59,7 @@ def verify(place: str) -> Manifest:
     manifest = load_manifest(place)
     rows = cast("list[dict[str, Any]]", load_index(place, manifest).to_pylist())
     problems = _count_problems(manifest, rows)
+    sample_rate_hz = manifest.sample_rate_hz
     rows_of: dict[str, list[dict[str, Any]]] = {entry.name: [] for entry in manifest.shards}
     for row in rows:
         if row["fate"] != WRITTEN:
@@ -69,8 +70,7 @@ def verify(place: str) -> Manifest:
             problems.append(f"{row['key']} lies in shard {row['shard']!r}, which is not listed")
 
     def check(entry: ShardEntry) -> list[str]:
-        rate_hz = manifest.settings["media"]["sample_rate_hz"]
-        return _shard_problems(place, entry, rows_of[entry.name], rate_hz)
+        return _shard_problems(place, entry, rows_of[entry.name], sample_rate_hz)
 
     with ThreadPoolExecutor(_READERS) as threads:
         for found in threads.map(check, manifest.shards):
@@ -159,6 +159,12 @@ def _shard_problems(
             expected_sounds,
             functools.partial(_checked_sounds, sample_rate_hz=sample_rate_hz),
         ),
+    ]
+    problems += [
+        f"{row['key']} has {row['sound_size']} bytes of sound in the index, and has_sound is "
+        f"{row['has_sound']}"
+        for row in rows
+        if row["has_sound"] != (row["sound_size"] > 0)
     ]
     if len(rows) != entry.clips:
         problems.append(f"{entry.name} has {len(rows)} clips in the index, not {entry.clips}")

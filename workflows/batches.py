@@ -51,7 +51,7 @@ def open_samples(shards: str, split: str) -> Samples:
         train=tuple(ref for ref in refs if ref.youtube_id not in held_out),
         validation=tuple(ref for ref in refs if ref.youtube_id in held_out),
         read=RangeReader(shards, described),
-        sample_rate_hz=described.settings["media"]["sample_rate_hz"],
+        sample_rate_hz=described.sample_rate_hz,
         manifest_digest=described.digest,
         split=split,
     )
@@ -67,7 +67,7 @@ def open_evaluation(shards: str, split: str) -> Samples:
         train=(),
         validation=refs,
         read=RangeReader(shards, described),
-        sample_rate_hz=described.settings["media"]["sample_rate_hz"],
+        sample_rate_hz=described.sample_rate_hz,
         manifest_digest=described.digest,
         split=split,
     )

@@ -18,7 +18,6 @@ from aiaic.checkpoint import DamagedError
 from aiaic.loader import Samples
 from aiaic.recipe import Recipe
 from aiaic.run import Run
-from aiaic.stages import build as stages
 from data_prep import storage
 from workflows import checkpoints, scratch, weights
 from workflows.checkpoints import Finished, PlaceStore
@@ -76,8 +75,7 @@ def check(job: Job, samples: Samples, workers: Iterable[int]) -> None:
         usable = [ref for ref in samples.train if number != 2 or ref.sound is not None]
         if not usable:
             raise ValueError(f"split '{job.split}' has no clips with sound for stage 2")
-        if stages.needs(number, job.recipe).sound:
-            starting.check_sound(samples, job.recipe)
+        starting.check_sound(number, job.recipe, samples)
         for count in workers:
             plan.check(len(usable), job.recipe.sampling, count, job.recipe.training.accumulate)
     first = job.stages[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aiaic import checkpoint, export
 from data_prep import storage
-from workflows import checkpoints
+from workflows import checkpoints, scratch
 from workflows.commands import Export, Outcome
 
 
@@ -15,8 +15,8 @@ def run(options: Export) -> Outcome:
     place = checkpoints.resolve(options.checkpoint)
     standing = _earlier_export(options.out)
     folder = checkpoints.fetch(place)
-    with tempfile.TemporaryDirectory(prefix="aiaic-") as scratch:
-        made = Path(scratch)
+    with tempfile.TemporaryDirectory(dir=scratch.folder()) as name:
+        made = Path(name)
         export.write(folder, made)
         if standing and not storage.is_local(options.out):
             storage.delete_folder(options.out, first=checkpoint.RECORD)

@@ -39,7 +39,7 @@ from aiaic.checkpoint import DamagedError
 from aiaic.saving import Saver
 from aiaic.stores import Fill
 from data_prep import storage
-from workflows import batches, chain, checkpoints, cluster, news
+from workflows import batches, chain, checkpoints, cluster, environment, news
 from workflows.chain import Job, Stage
 from workflows.checkpoints import Finished, PlaceStore
 from workflows.leaving import StoppedError
@@ -58,8 +58,9 @@ _GROW_EVERY_S = 60.0
 """A cluster that comes and goes shall not keep the workers from working."""
 _GRACE_S = 300.0
 """After a drained node's deadline, for the others to save what they have."""
-_SETTLES_WITHIN_S = 600.0
-"""At the end of a stage, while rank 0 tries to store its last checkpoint."""
+_RAYS_TIMEOUT = "RAY_TRAIN_COLLECTIVE_TIMEOUT_S"
+_SETTLES_WITHIN_S = 1800.0
+"""Rank 0 may try to store its last checkpoint for so long: minutes of pauses, and six uploads."""
 _ROOM_WITHIN_S = 5.0
 """How long the processors of workers that have just ended may take to be free again."""
 
@@ -165,9 +166,6 @@ class _Driver:
         self._gpu = _use_gpus(workers) if gpu is None else gpu
         self._patience = Patience(lambda: _position(job))
         self._demand = TrainAutoscalingCoordinatorClient(f"aiaic-{job.out}")
-        # Ray's own collectives would wait for ever; it hands this on to the workers.
-        within_s = job.recipe.training.collective_timeout_s + _SETTLES_WITHIN_S
-        os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(within_s)
         _forget_rays_record(job.out)
         # Ray makes no folder of its own in a store where something lies already.
         content = json.dumps(config.to_json(job), indent=1, sort_keys=True)
@@ -181,12 +179,14 @@ class _Driver:
         count = self._count()
         log.info("Ray Train starts %d worker%s", count, "s" if count > 1 else "")
         told = News(news.new_key(self._job.out))
-        fitting = _in_thread(lambda: self._trainer(count, told).fit().return_value)
-        try:
-            self._look_after(fitting, told, count)
-            return self._outcome(fitting)
-        finally:
-            told.delete()
+        # Ray's own collectives would wait for ever; its controller takes this with it.
+        with environment.holding(_RAYS_TIMEOUT, self._rays_timeout_s):
+            fitting = _in_thread(lambda: self._trainer(count, told).fit().return_value)
+            try:
+                self._look_after(fitting, told, count)
+                return self._outcome(fitting)
+            finally:
+                told.delete()
 
     def _outcome(self, fitting: "Future[Any]") -> list[Finished] | StoppedError | None:
         try:
@@ -222,6 +222,14 @@ class _Driver:
                     sent_away = True
         with contextlib.suppress(RpcError, GetTimeoutError):
             reader.look()
+
+    @property
+    def _timeout_s(self) -> float:
+        return self._job.recipe.training.collective_timeout_s
+
+    @property
+    def _rays_timeout_s(self) -> str:
+        return os.environ.get(_RAYS_TIMEOUT) or str(self._timeout_s + _SETTLES_WITHIN_S)
 
     @property
     def _elastic(self) -> bool:
@@ -273,9 +281,7 @@ class _Driver:
             _work,
             train_loop_config={"job": config.to_json(self._job), "news": told.key},
             scaling_config=self._scaling(count),
-            torch_config=TorchConfig(
-                timeout_s=math.ceil(self._job.recipe.training.collective_timeout_s)
-            ),
+            torch_config=TorchConfig(timeout_s=math.ceil(self._timeout_s)),
             run_config=RunConfig(
                 name=storage.name_of(out),
                 storage_path=folder,
@@ -301,7 +307,7 @@ def _work(values: dict[str, Any]) -> list[Finished] | StoppedError:
     @contextlib.contextmanager
     def open_run(stage: Stage) -> Iterator[RayRun]:
         yield RayRun(stage, told, job.recipe.training.keep)
-        # Rank 0 may store its last checkpoint for minutes: this one waits for as long as it lives.
+        # Rank 0 may try to store its last checkpoint for minutes: see _SETTLES_WITHIN_S.
         ray.train.collective.barrier()
 
     if ray.train.get_context().get_world_rank() == 0:

@@ -87,6 +87,8 @@ def open_subject(options: Evaluate, device: torch.device | None = None) -> Subje
     place = checkpoints.resolve(options.checkpoint)
     folder = checkpoints.fetch(place)
     record = checkpoint.read_record(folder)
+    recipe = config.from_json(Recipe, record.recipe)
+    starting.check_sound(record.stage, recipe, samples)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = inference.load(folder).to(device)
     stage1 = model
@@ -97,9 +99,6 @@ def open_subject(options: Evaluate, device: torch.device | None = None) -> Subje
             stage1 = None
     refs = samples.validation[: options.limit]
     labels = {ref.key: ref.label for ref in refs}
-    recipe = config.from_json(Recipe, record.recipe)
-    if record.stage > 1:
-        starting.check_sound(samples, recipe)
     return Subject(
         place=place,
         record=record,

@@ -16,7 +16,6 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +24,7 @@ import aiohttp
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from workflows import environment
 from workflows.commands import Outcome, Submit
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ _AGENT_S = 60
 _RECONNECTS = 8
 _LONGEST_WAIT_S = 30
 _SAVE_WITHIN_S = 600
+_STOP_S = 15
 _LOST = (OSError, RuntimeError, aiohttp.ClientError)
 
 
@@ -91,7 +92,8 @@ def _connect(address: str) -> JobSubmissionClient:
             logging.getLogger(f"ray.dashboard.modules.{chatty}").setLevel(logging.WARNING)
     try:
         _knock(address)
-        with _environment(_ADDRESS_VARIABLE, address):
+        # Ray prefers its variable to the address that it is given: ours stands there meanwhile.
+        with environment.holding(_ADDRESS_VARIABLE, address):
             return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise _refused(address) from error
@@ -156,20 +158,6 @@ def _check_token(address: str) -> None:
         log.warning("the token goes to %s unencrypted: a tunnel is safer", parts.hostname)
 
 
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Ray prefers its variables to the address that it is given: ours stands there meanwhile."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
 def _refused(address: str) -> PermissionError:
     return PermissionError(
         f"the cluster at {address} refused the token: set RAY_AUTH_MODE=token and "
@@ -224,15 +212,20 @@ async def _follow(client: JobSubmissionClient, job: str) -> JobDetails:
 
 
 def _stop(client: JobSubmissionClient, job: str) -> None:
-    """Ask the cluster to stop the job; wait until it has, which may save first."""
-    log.info("stopping %s; Ctrl-C again leaves at once", job)
+    """Ask the cluster to stop the job, and wait while it saves."""
+    log.info("stopping %s, which may save first; Ctrl-C again leaves at once", job)
     try:
         client.stop_job(job)
-        until = time.monotonic() + _SAVE_WITHIN_S
-        while not client.get_job_status(job).is_terminal() and time.monotonic() < until:
-            time.sleep(0.5)
     except (OSError, RuntimeError) as error:
         log.warning("%s may go on: %s", job, _first_line(error))
+        return
+    until = time.monotonic() + _SAVE_WITHIN_S + _STOP_S
+    while time.monotonic() < until:
+        with contextlib.suppress(*_LOST):  # the next look may have better luck
+            if client.get_job_status(job).is_terminal():
+                return
+        time.sleep(0.5)
+    log.warning("%s has not stopped yet", job)
 
 
 def _outcome(address: str, job: str, details: JobDetails) -> Outcome:

@@ -12,7 +12,7 @@ from aiaic.inference import Colorizer
 from aiaic.networks.model import Model
 from data_prep import storage
 from data_prep.catalog import VIDEO_SUFFIXES
-from workflows import video
+from workflows import scratch, video
 
 
 def score(videos: Mapping[str, str], model: Model, size_px: int) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def score(videos: Mapping[str, str], model: Model, size_px: int) -> dict[str, An
     """
     colorizer = Colorizer(model, size_px=size_px)
     each: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory(prefix="aiaic-") as folder:
+    with tempfile.TemporaryDirectory(dir=scratch.folder()) as folder:
         result = str(Path(folder, "coloured.mkv"))
         for name, source in videos.items():
             video.colorize(source, result, colorizer)

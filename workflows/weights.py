@@ -6,6 +6,7 @@ from pathlib import Path
 from aiaic.networks import pretrained
 from aiaic.networks.pretrained import SUFFIXES, State
 from data_prep import storage
+from workflows import scratch
 
 
 def check(weights: str) -> None:
@@ -30,7 +31,7 @@ def read(weights: str) -> State:
     if not name.endswith(SUFFIXES):
         return pretrained.read(weights)
     check(weights)
-    with tempfile.TemporaryDirectory(prefix="aiaic-") as folder:
+    with tempfile.TemporaryDirectory(dir=scratch.folder()) as folder:
         path = Path(folder, name)
         path.write_bytes(storage.read_bytes(weights))
         try:

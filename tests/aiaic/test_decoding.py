@@ -33,6 +33,12 @@ def test_a_short_sound_is_repeated_and_rotated_for_training():
     assert np.array_equal(heard(2500, 0.5, roll=True), rolled)
 
 
+@pytest.mark.parametrize("size", [0, -44])
+def test_a_sound_without_samples_is_refused(size):
+    with pytest.raises(ValueError, match="no samples"):
+        sound_range((100, size), 300, 0.5)
+
+
 @pytest.mark.parametrize("pcm", [b"", bytes(301)])
 def test_what_is_no_sound_is_refused(pcm):
     with pytest.raises(ValueError, match="none of 16-bit samples"):

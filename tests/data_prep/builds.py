@@ -7,8 +7,6 @@ from data_prep.plan import BuildSettings
 from data_prep.sample import MediaSettings
 
 SETTINGS = BuildSettings(media=MediaSettings(size_px=32, pictures=2), shards=3)
-
-
 BROKEN = ("bbbbbbbbbbb", "missing"), ("ccccccccccc", "undecodable"), ("ddddddddddd", "too_short")
 
 

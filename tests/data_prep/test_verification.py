@@ -65,6 +65,20 @@ def test_verify_names_a_sound_that_training_could_not_read(world, tmp_path, monk
         verify(str(tmp_path))
 
 
+def test_verify_finds_an_index_that_promises_sound_where_there_is_none(
+    world, tmp_path, monkeypatch
+):
+    real = publication._columns
+    monkeypatch.setattr(
+        publication, "_columns", lambda rows: real(rows) | {"has_sound": [True] * len(rows)}
+    )
+    build(catalog_of(world), SETTINGS, str(tmp_path))
+    with pytest.raises(
+        ValueError, match="has 0 bytes of sound in the index, and has_sound is True"
+    ):
+        verify(str(tmp_path))
+
+
 def test_verify_finds_an_index_that_points_elsewhere(world, tmp_path, monkeypatch):
     real = publication._columns
 

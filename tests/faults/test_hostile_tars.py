@@ -58,8 +58,6 @@ def sparse() -> bytes:
 
 ONE = ("a.0.jpg", b"evil", {})
 LINK = {"linkname": "/etc/passwd"}
-
-
 TARS: dict[str, tuple[bytes, str]] = {
     "symbolic-link": (tar(("a.0.jpg", b"", LINK | {"type": tarfile.SYMTYPE})), "no picture"),
     "hard-link": (tar(("a.0.jpg", b"", LINK | {"type": tarfile.LNKTYPE})), "no picture"),

@@ -40,7 +40,7 @@ def work(values: dict[str, Any]) -> Any:
     hang = _hang_of(values["job"]["out"])
     if ray.train.get_context().get_world_rank() == 0:
         training.train_step = _noted(training.train_step, _steps_of(values["job"]["out"]))
-    elif hang.exists():
+    elif ray.train.get_context().get_world_rank() == 1 and hang.exists():
         hang.unlink()
         os.kill(os.getpid(), signal.SIGSTOP)
     training.train_step = _slowly(training.train_step, STEP_S)
@@ -66,11 +66,11 @@ def _noted(function: Callable[..., Any], steps: Path) -> Callable[..., Any]:
 
 
 def _steps_of(out: str | Path) -> Path:
-    return Path(out).with_suffix(".steps")
+    return Path(f"{out}.steps")
 
 
 def _hang_of(out: str | Path) -> Path:
-    return Path(out).with_suffix(".hang")
+    return Path(f"{out}.hang")
 
 
 def drive() -> int:

@@ -1,0 +1,19 @@
+"""Variables of the environment that Ray reads, and takes from nowhere else."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def holding(name: str, value: str) -> Iterator[None]:
+    """Within the context a variable has this value."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
