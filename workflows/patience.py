@@ -7,7 +7,7 @@ checkpoint. What fails again and again before the next checkpoint is no accident
 import logging
 from collections.abc import Callable, Iterable
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.train import ControllerError, PreemptionError, WorkerGroupError
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupTimeoutError,
@@ -111,6 +111,8 @@ def _told(failures: dict[str, BaseException]) -> str:
 def _brief(failure: BaseException) -> str:
     if isinstance(failure, WorkerHealthCheckFailedError):
         failure = failure.health_check_failure
+    if isinstance(failure, RayTaskError):  # whose own text begins with where it happened
+        failure = failure.cause
     text = " ".join(str(failure).split()) or type(failure).__name__
     return text if len(text) < _LONG else f"{text[: _LONG // 2]} ... {text[-_LONG // 2 :]}"
 

@@ -1,9 +1,10 @@
 """When a training on Ray gives up."""
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.train import ControllerError, PreemptionError, PreemptionInfo, WorkerGroupError
 from ray.train.v2._internal.exceptions import (
+    BroadcastCollectiveTimeoutError,
     WorkerGroupStartupFailedError,
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
@@ -96,3 +97,12 @@ def test_storage_that_does_not_tell_is_no_progress() -> None:
 
     patience = Patience(position)
     assert tuple(patience.after(group(dead())) for _ in PAUSES_S) == PAUSES_S
+
+
+def test_a_hang_is_told_by_what_it_is_and_not_by_where_it_was_seen(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hang = BroadcastCollectiveTimeoutError(15.0, [1], 15.0)
+    seen = RayTaskError("broadcast", "ray::SynchronizationActor (pid=1)", hang)
+    Patience(lambda: NO_PROGRESS).after(group(seen.as_instanceof_cause()))
+    assert "worker 0: The collective operation timed out after 15.00 s" in caplog.text
