@@ -122,6 +122,11 @@ class Driver:
         """Let a worker stop as it starts, once."""
         _hang_of(self.out).touch()
 
+    @property
+    def hang_is_due(self) -> bool:
+        """Whether no worker has stopped so yet."""
+        return _hang_of(self.out).exists()
+
     def start(self) -> None:
         """Start the command, or start it again."""
         command = [sys.executable, "-m", "tests.faults.train_kills_ray", "train"]
