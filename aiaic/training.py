@@ -126,10 +126,8 @@ class Trainer:
         accumulate = recipe.training.accumulate
         self.batch_size = plan.check(eligible, recipe.sampling, run.world_size, accumulate)
         self.step = 0
-        record, timings = (
-            None,
-            Timings(begun_unix_s=time.time() if begun_unix_s is None else begun_unix_s),
-        )
+        record: Record | None = None
+        timings = Timings(begun_unix_s=time.time() if begun_unix_s is None else begun_unix_s)
         if (folder := run.restore()) is not None:
             record = self._go_on_from(folder)
             earlier = checkpoint.read_timings(folder) or timings

@@ -27,7 +27,8 @@ from tests.faults import train_kills, train_kills_ray
 from tests.faults.processes import Nodes, two_nodes, wait_for
 from tests.faults.train_kills_ray import Driver, workers
 
-SAVE_EVERY = 50
+SAVE_EVERY = 6
+"""Steps, of 0.04 s and what they take."""
 _PATIENCE_S = 400.0
 _WHO = {"ours": ("1:2", {}), "rays_own": ("2", {"RAYS_OWN": "1"})}
 
@@ -53,7 +54,10 @@ def main() -> None:
 
 def _suffer(nodes: Nodes, shards: str, scratch: Path, who: str, rounds: int) -> Found:
     chosen = train_kills_ray.settings(
-        stage1__steps=1_000_000, training__save_every=SAVE_EVERY, training__collective_timeout_s=20
+        stage1__steps=1_000_000,
+        training__validate_every=SAVE_EVERY,
+        training__save_every=SAVE_EVERY,
+        training__collective_timeout_s=20,
     )
     count, environment = _WHO[who]
     driver = Driver(
@@ -66,7 +70,7 @@ def _suffer(nodes: Nodes, shards: str, scratch: Path, who: str, rounds: int) -> 
     found: Found = {}
 
     def event(name: str, happens: Callable[[], None], count: int) -> None:
-        time.sleep(3.0)  # anywhere between two checkpoints
+        time.sleep(3.0)  # so that many steps lie between two events
         before, repeated = set(workers()), driver.repeated
         happens()
         begun = time.monotonic()

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import build as building
-from data_prep import records, scratch, storage
+from data_prep import records, storage
 from data_prep.build import build, build_shards
 from data_prep.catalog import Catalog, Clip, ExcludedClip, read_folder, read_vggsound
 from data_prep.manifest import INDEX_SCHEMA, load_index, load_manifest, picture_place
@@ -292,22 +291,6 @@ def test_the_digest_tells_what_lies_there_and_not_what_was_allowed(world, tmp_pa
     looser = dataclasses.replace(SETTINGS, shards=None, max_rejected_share=0.9)
     assert build(catalog, looser, str(tmp_path)).digest == first.digest
     assert {path: path.stat().st_mtime_ns for path in before} == before
-
-
-def test_scratch_folders_of_killed_builds_are_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left, mine = tmp_path / "aiaic-scratch-left", tmp_path / "mine"
-    left.mkdir()
-    (left / "shard.sound.tar").write_bytes(b"x")
-    mine.mkdir()
-    with scratch.folder() as held:
-        for folder in (left, mine, held):
-            os.utime(folder, (0, 0))
-        with scratch.folder():
-            assert not left.exists()
-            assert mine.exists()
-            assert held.exists()
-    assert not held.exists()
 
 
 KILLED = """

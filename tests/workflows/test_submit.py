@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.job_submission import JobStatus
 
 from workflows import cli, submit
 
@@ -330,3 +331,39 @@ def test_it_gives_up_on_a_cluster_that_stays_away(waits: list[float]) -> None:
 @pytest.mark.parametrize(("driver", "code"), [(None, 1), (3, 3), (-9, 137), (0, 1)])
 def test_no_failure_is_exit_code_0(driver: int | None, code: int) -> None:
     assert submit._exit_code(driver) == code
+
+
+class Stopping:
+    """A job that goes on for some looks, one of which gets no answer."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def stop_job(self, job: str) -> None:
+        """Taken at once."""
+
+    def get_job_status(self, job: str) -> JobStatus:
+        self.looks -= 1
+        if self.looks == 1:
+            raise ConnectionError("no answer, for once")
+        return JobStatus.RUNNING if self.looks > 0 else JobStatus.STOPPED
+
+
+def test_a_stop_waits_while_the_job_saves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(submit.time, "sleep", lambda _: None)
+    client: Any = Stopping(looks=50)
+    submit._stop(client, "job")
+    assert client.looks == 0
+    assert "has not stopped yet" not in caplog.text
+
+
+def test_a_job_that_does_not_stop_is_said_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(submit, "_SAVE_WITHIN_S", 0)
+    monkeypatch.setattr(submit, "_STOP_S", 0.01)
+    client: Any = Stopping(looks=1 << 30)
+    submit._stop(client, "job")
+    assert "job has not stopped yet" in caplog.text
