@@ -3,8 +3,8 @@
 import logging
 import time
 import weakref
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import torch
 from torch import Tensor
@@ -103,7 +103,18 @@ class Saver:
         Raises:
             OSError: it could not be stored.
         """
-        for pause_s in _PAUSES_S if patient else ():
+        try:
+            self._wait_patiently(_PAUSES_S if patient else ())
+        finally:  # also after a failure nobody is told of anything once this has returned
+            told = self._told
+            if told is not None:
+                wait([told])
+        if told is not None:
+            told.result()
+
+    def _wait_patiently(self, pauses_s: Sequence[float]) -> None:
+        """Wait until the last checkpoint is committed; try again after each pause."""
+        for pause_s in pauses_s:
             try:
                 self._wait()
             except _MISTAKES:
@@ -116,8 +127,6 @@ class Saver:
             else:
                 break
         self._wait()
-        if self._told is not None:
-            self._told.result()
 
     def _begin(self, name: str, fill: Fill) -> None:
         self._last = name, fill, self._thread.submit(self._commit, name, fill)

@@ -140,6 +140,22 @@ def test_the_last_checkpoint_is_tried_until_storage_is_back(tmp_path, monkeypatc
         saver.settle()
 
 
+def test_nobody_is_told_of_a_checkpoint_after_a_failure_was(store):
+    may_hear, heard = threading.Event(), []
+
+    def slow(name):
+        assert may_hear.wait(10)
+        heard.append(name)
+
+    saver = Saver(store, 2, slow)
+    saver.save(checkpoint.step_name(1), fill(1))
+    saver.save(checkpoint.step_name(2), lambda folder: 1 / 0)
+    threading.Timer(0.2, may_hear.set).start()
+    with pytest.raises(ZeroDivisionError):
+        saver.settle(patient=False)
+    assert heard == [checkpoint.step_name(1)]
+
+
 def test_a_mistake_of_ours_is_not_taken_for_storage_that_is_away(store):
     saver = Saver(store, 2)
     saver.save(checkpoint.step_name(1), lambda folder: 1 / 0)
