@@ -21,9 +21,12 @@ def nodes() -> Iterator[Nodes]:
     # Ray's sockets lie below, and their names are bounded.
     with (
         tempfile.TemporaryDirectory(prefix="k-", dir="/tmp", ignore_cleanup_errors=True) as scratch,
-        two_nodes(Path(scratch)) as nodes,
+        pytest.MonkeyPatch.context() as patch,
     ):
-        yield nodes
+        # Nodes hand it on to Ray's controllers, which wait so long for workers that hang: 30 s.
+        patch.setenv("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", "5")
+        with two_nodes(Path(scratch)) as nodes:
+            yield nodes
 
 
 @pytest.fixture(scope="module")
