@@ -77,7 +77,7 @@ class Saver:
         self._store, self._keep, self._on_commit = store, keep, on_commit
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._news = ThreadPoolExecutor(1, thread_name_prefix="committed")
-        self._told: Future[None] | None = None
+        self._told: list[Future[None]] = []
         self._last: tuple[str, Fill, Future[None]] | None = None
 
     def save(self, name: str, fill: Fill) -> None:
@@ -102,15 +102,20 @@ class Saver:
 
         Raises:
             OSError: it could not be stored.
+            Exception: what ``on_commit`` has raised first, now or before.
         """
         try:
             self._wait_patiently(_PAUSES_S if patient else ())
-        finally:  # also after a failure nobody is told of anything once this has returned
-            told = self._told
-            if told is not None:
-                wait([told])
-        if told is not None:
+        finally:
+            self._rest()
+        for told in self._told:
             told.result()
+
+    def _rest(self) -> None:
+        """Wait for what is under way, so that nobody is told of anything after a failure either."""
+        if self._last is not None:
+            wait([self._last[2]])
+        wait(self._told)
 
     def _wait_patiently(self, pauses_s: Sequence[float]) -> None:
         """Wait until the last checkpoint is committed; try again after each pause."""
@@ -139,7 +144,8 @@ class Saver:
     def _commit(self, name: str, fill: Fill) -> None:
         self._store.publish(name, fill)
         if self._on_commit is not None:
-            self._told = self._news.submit(self._on_commit, name)
+            self._told = [told for told in self._told if not told.done() or told.exception()]
+            self._told.append(self._news.submit(self._on_commit, name))
         try:
             stores.prune(self._store, self._keep)
         except OSError as error:

@@ -125,6 +125,9 @@ def build_shards(
             yield from builders.map(
                 functools.partial(build_shard, settings=settings, out=out, decoder=decoder), shards
             )
+        except BaseException:
+            decoder.stop()
+            raise
         finally:
             builders.shutdown(wait=False, cancel_futures=True)
 

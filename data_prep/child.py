@@ -107,9 +107,13 @@ class Child:
             raise error
         return value
 
-    def close(self) -> None:
-        """Ends the process at once."""
+    def kill(self) -> None:
+        """Ends the process at once; whoever waits for an answer gets DiedError."""
         self._process.kill()
+
+    def close(self) -> None:
+        """Ends the process at once, and all that belongs to it."""
+        self.kill()
         self._process.join()
         self._calls.put(None)
         self._sender.join()

@@ -59,6 +59,7 @@ class Decoder:
         """Held by whoever decodes a shard: one at a time, while others read or upload."""
         self._settings = settings
         self._child: Child | None = None
+        self._over = False
 
     def __enter__(self) -> "Decoder":
         return self
@@ -69,9 +70,15 @@ class Decoder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self._end()
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Lets whoever decodes in another thread fail soon, and everyone who would after that."""
+        self._over = True
+        if (child := self._child) is not None:
+            child.kill()
+
+    def _end(self) -> None:
         """Ends the process, and what it is at."""
         if self._child is not None:
             self._child.close()
@@ -80,7 +87,7 @@ class Decoder:
     def decode(self, clips: Iterable[tuple[Excerpt, Source | Decoded]]) -> Iterator[Decoded]:
         """Outcomes in the order of the clips; what stands in place of a file is passed on."""
         if self._child is not None and self._child.owing:
-            self.close()  # whoever came before has left in the middle
+            self._end()  # whoever came before has left in the middle
         waiting: deque[_Pending] = deque()
         for clip, source in clips:
             waiting.append(self._pending(clip, source))
@@ -102,7 +109,13 @@ class Decoder:
         return excerpt, source
 
     def _send(self, waiting: Sequence[_Pending]) -> Child:
-        """Sends the last of those that wait; all of them where there is no process yet."""
+        """Sends the last of those that wait; all of them where there is no process yet.
+
+        Raises:
+            InterruptedError: see :meth:`stop`.
+        """
+        if self._over:
+            raise InterruptedError("decoding was stopped")
         unsent = [waiting[-1]] if self._child else waiting
         if self._child is None:
             limit = functools.partial(_limit_memory, self._settings.max_memory_bytes)
@@ -126,7 +139,7 @@ class Decoder:
             try:
                 decoded = child.answer(self._settings.max_decode_s)
             except (SlowError, DiedError, *_RAISED) as error:
-                self.close()
+                self._end()
                 if isinstance(error, DiedError) and error.killed and kills < _KILLS:
                     kills += 1
                 elif isinstance(error, DiedError) and not error.started:

@@ -225,10 +225,13 @@ def sweep_parts(place: str, older_than_s: float) -> int:
         return s3.sweep_uploads(_s3(place), older_than_s)
     before = time.time() - older_than_s
     parts = (path for path in local_path(place).rglob(".*.part") if _PART.fullmatch(path.name))
-    old = [path for path in parts if path.stat().st_mtime < before]
-    for path in old:
-        path.unlink(missing_ok=True)
-    return len(old)
+    removed = 0
+    for path in parts:
+        with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+            if path.stat().st_mtime < before:
+                path.unlink()
+                removed += 1
+    return removed
 
 
 def delete_folder(place: str, first: str) -> None:

@@ -181,10 +181,14 @@ def _traces(stage: Stage, *, wanted: bool) -> Iterator[Path | None]:
         yield None
         return
     with tempfile.TemporaryDirectory(dir=scratch.folder()) as folder:
+        place = storage.join(stage.place, "profile")
         try:
             yield Path(folder)
-        finally:
-            storage.upload_folder(Path(folder), storage.join(stage.place, "profile"))
+        except BaseException:
+            with contextlib.suppress(OSError):  # what has gone wrong first is told
+                storage.upload_folder(Path(folder), place)
+            raise
+        storage.upload_folder(Path(folder), place)
 
 
 def _finish(stage: Stage, result: training.Result) -> None:

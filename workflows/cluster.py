@@ -9,6 +9,8 @@ from typing import Any
 import ray
 import ray._private.state
 
+from workflows.workers import Workers
+
 log = logging.getLogger(__name__)
 
 _STARTS = 3
@@ -58,6 +60,36 @@ def room(*, gpu: bool) -> int:
     free = ray._private.state.available_resources_per_node()
     leaving = state.get_draining_nodes()
     return sum(int(has.get(kind, 0)) for node, has in free.items() if node not in leaving)
+
+
+def has_gpus_for(workers: Workers) -> bool:
+    """Whether there is a GPU for each of the least workers; warns where there are too few."""
+    found = gpus()
+    if 0 < found < workers.least:
+        log.warning(
+            "the cluster has %d GPUs now, for %s workers: none is used (--gpu yes waits for more)",
+            found,
+            workers,
+        )
+    return found >= workers.least
+
+
+def check_threads(workers: Workers, threads: int) -> None:
+    """Warn of more threads than processors.
+
+    Threads that wait for each other spin: two trainings of two threads each took up to fifteen
+    times as long on two processors as those of one thread.
+    """
+    found = cpus()
+    if workers.least * threads > found:
+        log.warning(
+            "%s workers of %d threads each on %d CPUs get in each other's way: "
+            "--set training.threads=%d",
+            workers,
+            threads,
+            found,
+            max(1, found // workers.least),
+        )
 
 
 def _join(address: str) -> None:

@@ -1,5 +1,6 @@
 """What the driver and the workers of one attempt tell each other, through Ray's own store."""
 
+import contextlib
 import json
 import logging
 import secrets
@@ -7,12 +8,15 @@ import threading
 import time
 from typing import Any
 
+from ray.exceptions import GetTimeoutError, RpcError
 from ray.experimental import internal_kv
 
 from workflows.local_run import Committed, Progress
 
 _PROGRESS_EVERY_S = 0.5
 _WARNINGS = 20
+AWAY = (RpcError, GetTimeoutError)
+"""What Ray raises while its store does not answer: no news, and no reason to end a training."""
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +67,16 @@ class News:
         internal_kv._internal_kv_put(self._leave_key, b"leave", overwrite=True)
 
     def sent_away(self) -> bool:
-        """Whether the workers are to leave."""
-        return internal_kv._internal_kv_get(self._leave_key) is not None
+        """Whether the workers are to leave, as far as can be known."""
+        with contextlib.suppress(*AWAY):
+            return internal_kv._internal_kv_get(self._leave_key) is not None
+        return False
 
     def delete(self) -> None:
-        """Delete both entries, after the attempt."""
-        internal_kv._internal_kv_del(self.key)
-        internal_kv._internal_kv_del(self._leave_key)
+        """Delete both entries, after the attempt, unless the store is away: nobody minds them."""
+        with contextlib.suppress(*AWAY):
+            internal_kv._internal_kv_del(self.key)
+            internal_kv._internal_kv_del(self._leave_key)
 
     @property
     def _leave_key(self) -> str:
@@ -81,7 +88,8 @@ class News:
             if now:
                 self._told_at = time.monotonic()
                 told = json.dumps(self._latest).encode()
-                internal_kv._internal_kv_put(self.key, told, overwrite=True)
+                with contextlib.suppress(*AWAY):  # the next time all of it is told again
+                    internal_kv._internal_kv_put(self.key, told, overwrite=True)
 
 
 class Warnings(logging.Handler):

@@ -25,7 +25,7 @@ from typing import Any, cast
 
 import ray.train.collective
 import ray.train.torch
-from ray.exceptions import GetTimeoutError, RayError, RpcError
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.execution.context import get_train_context
@@ -163,7 +163,9 @@ class _Driver:
     ) -> None:
         self._job, self._workers, self._leave = job, workers, leave
         self._progress, self._committed = progress, committed
-        self._gpu = _use_gpus(workers) if gpu is None else gpu
+        self._gpu = cluster.has_gpus_for(workers) if gpu is None else gpu
+        if not self._gpu:
+            cluster.check_threads(workers, job.recipe.training.threads)
         self._patience = Patience(lambda: _position(job))
         self._demand = TrainAutoscalingCoordinatorClient(f"aiaic-{job.out}")
         _forget_rays_record(job.out)
@@ -177,6 +179,8 @@ class _Driver:
         Raises: as :func:`fit`.
         """
         count = self._count()
+        if self._leave():
+            raise StoppedError(*_newest(self._job))
         log.info("Ray Train starts %d worker%s", count, "s" if count > 1 else "")
         told = News(news.new_key(self._job.out))
         # Ray's own collectives would wait for ever; its controller takes this with it.
@@ -205,7 +209,7 @@ class _Driver:
         looked_at, sent_away = time.monotonic(), False
         while not fitting.done():
             concurrent.futures.wait([fitting], _LOOK_EVERY_S)
-            with contextlib.suppress(RpcError, GetTimeoutError):  # no news, for once
+            with contextlib.suppress(*news.AWAY):  # no news, for once
                 reader.look()
             if sent_away or fitting.done():
                 continue
@@ -217,10 +221,10 @@ class _Driver:
             if self._leave() and not reader.begun:
                 raise StoppedError(*_newest(self._job))
             if grown or self._leave():
-                with contextlib.suppress(RpcError, GetTimeoutError):  # the next look tries again
+                with contextlib.suppress(*news.AWAY):  # the next look tries again
                     told.send_away()
                     sent_away = True
-        with contextlib.suppress(RpcError, GetTimeoutError):
+        with contextlib.suppress(*news.AWAY):
             reader.look()
 
     @property
@@ -262,7 +266,7 @@ class _Driver:
         if self._elastic:
             self._ask_for(self._workers.most)
         until = time.monotonic() + _ROOM_WITHIN_S
-        while self._elastic and time.monotonic() < until:
+        while self._elastic and time.monotonic() < until and not self._leave():
             if cluster.room(gpu=self._gpu) >= self._workers.most:
                 break
             self._wait(_LOOK_EVERY_S)
@@ -353,17 +357,6 @@ def _in_thread(call: Callable[[], Any]) -> "Future[Any]":
 
     threading.Thread(target=run, name="ray-train", daemon=True).start()
     return future
-
-
-def _use_gpus(workers: Workers) -> bool:
-    found = cluster.gpus()
-    if 0 < found < workers.least:
-        log.warning(
-            "the cluster has %d GPUs now, for %s workers: none is used (--gpu yes waits for more)",
-            found,
-            workers,
-        )
-    return found >= workers.least
 
 
 def _position(job: Job) -> tuple[str, ...]:

@@ -114,7 +114,8 @@ def trial_recipe(recipe: Recipe, steps: int | None, found: Mapping[str, Any]) ->
     if steps is not None:
         recipe = config.override(recipe, {"stage2.steps": steps, "stage3.steps": steps})
     every = max(1, recipe.stage3.steps // _LOOKS)
-    return config.override(recipe, {"training.save_every": every, **found})
+    settings = {"training.validate_every": every, "training.save_every": every, **found}
+    return config.override(recipe, settings)
 
 
 def _stage1(options: Tune, recipe: Recipe, shards: str, out: str) -> str:
@@ -219,7 +220,10 @@ def _try(settings: dict[str, Any], *, job: dict[str, Any], steps: int | None) ->
     own = dataclasses.replace(search, recipe=recipe, out=storage.join(search.out, "trials", name))
 
     def look(place: str) -> None:
-        record = checkpoints.read_record(place)
+        try:
+            record = checkpoints.read_record(place)
+        except FileNotFoundError:
+            return  # newer ones have taken its place while Tune judged the one before
         if record.stage == 3 and record.step < recipe.stage3.steps:
             tune.report({SCORE: record.metrics[SCORE], "step": record.step})
 

@@ -156,6 +156,38 @@ def test_nobody_is_told_of_a_checkpoint_after_a_failure_was(store):
     assert heard == [checkpoint.step_name(1)]
 
 
+def test_a_second_ctrl_c_waits_for_the_checkpoint_under_way(store, monkeypatch):
+    may_write, heard = threading.Event(), []
+
+    def slow(folder):
+        assert may_write.wait(10)
+        fill(1)(folder)
+
+    def interrupted(seconds):
+        threading.Timer(0.2, may_write.set).start()
+        raise KeyboardInterrupt
+
+    saver = Saver(store, 2, heard.append)
+    saver.save(checkpoint.step_name(1), slow)
+    monkeypatch.setattr(saver, "_wait_patiently", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        saver.settle()
+    assert heard == [checkpoint.step_name(1)]
+
+
+def test_what_was_raised_on_any_commit_is_told_in_the_end(store):
+    def deaf(name):
+        if name == checkpoint.step_name(1):
+            raise LookupError(name)
+
+    saver = Saver(store, 2, deaf)
+    for step in (1, 2, 3):
+        saver.save(checkpoint.step_name(step), fill(step))
+    with pytest.raises(LookupError, match=checkpoint.step_name(1)):
+        saver.settle()
+    assert len(store.names()) == 2
+
+
 def test_a_mistake_of_ours_is_not_taken_for_storage_that_is_away(store):
     saver = Saver(store, 2)
     saver.save(checkpoint.step_name(1), lambda folder: 1 / 0)
@@ -196,6 +228,7 @@ def test_copies_of_weights_go_with_their_checkpoint(store):
     saver = Saver(store, 1)
     saver.save(checkpoint.step_name(1), write)
     saver.settle()
+    saver._thread.submit(int).result()  # a thread lets go of a job a moment after its result
     del write
     assert alive() is None
 

@@ -187,6 +187,23 @@ def test_parts_that_killed_processes_left_are_swept(tmp_path):
     assert sorted(path.name for path in old.parent.iterdir()) == [young.name, foreign.name]
 
 
+def test_parts_that_are_finished_meanwhile_are_no_failure(tmp_path, monkeypatch):
+    old = [tmp_path / f".{name}.0123456789ab.part" for name in "ab"]
+    for path in old:
+        path.write_bytes(b"half")
+        os.utime(path, (0, 0))
+    stat = Path.stat
+
+    def finished(path, **options):
+        if path == old[0]:
+            path.unlink(missing_ok=True)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", finished)
+    assert storage.sweep_parts(str(tmp_path), older_than_s=60) == 1
+    assert not old[1].exists()
+
+
 def test_a_reader_sees_the_old_or_the_new_content_only(tmp_path):
     final = str(tmp_path / "file")
     contents = [bytes([number]) * 300_000 for number in range(2)]

@@ -125,7 +125,8 @@ def _own_workers() -> list[int]:
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            parents[int(folder.name)] = int((folder / "stat").read_text().split(")")[1].split()[1])
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            parents[int(folder.name)] = int(fields[1])
     descendants = {os.getpid()}
     while new := {pid for pid, parent in parents.items() if parent in descendants} - descendants:
         descendants |= new

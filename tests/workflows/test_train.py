@@ -257,6 +257,19 @@ def test_a_profile_is_a_trace_of_each_stage(train: Train, tmp_path: Path) -> Non
     assert "aten::convolution" in names
 
 
+def test_what_has_gone_wrong_first_is_told_though_no_trace_can_be_stored(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("the storage is away")
+
+    monkeypatch.setattr(storage, "upload_folder", fail)
+    out = str(tmp_path / "run")
+    told = train(out, "--profile", stage="1", settings=("stage1.learning_rate=1e30",), code=1)
+    assert "Lower the stage's learning_rate" in told
+    assert "the storage is away" in train(str(tmp_path / "other"), "--profile", stage="1", code=1)
+
+
 def test_more_workers_than_streams_are_refused_before_ray_starts(
     train: Train, tmp_path: Path
 ) -> None:

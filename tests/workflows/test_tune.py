@@ -64,7 +64,7 @@ def test_a_space_is_read_from_a_file(tmp_path: Path, compact: Any) -> None:
 def test_a_trial_is_looked_at_several_times(compact: Any) -> None:
     recipe = tune.trial_recipe(compact, 40, {"model.guidance.tau": 0.3})
     assert (recipe.stage2.steps, recipe.stage3.steps) == (40, 40)
-    assert recipe.training.save_every == 10
+    assert recipe.training.validate_every == recipe.training.save_every == 10
     assert recipe.model.guidance.tau == 0.3
     assert recipe.stage1 == compact.stage1
 
@@ -89,6 +89,8 @@ def test_a_search_ends_in_a_file_that_trains(
     assert told == best | {"best": str(best_file)}
     assert set(best["search"]["found"]) == set(space.DEFAULT)
     assert best["search"]["trials"] == 8
+    told_by = (tmp_path / "search" / "search").glob("*/result.json")
+    assert max(len(file.read_text().splitlines()) for file in told_by) == 4, "looks at a trial"
     assert len(list((tmp_path / "search" / "trials").iterdir())) == 8
 
     best_file.unlink()  # as if the search had been interrupted at its very end

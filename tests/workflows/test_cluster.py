@@ -1,0 +1,23 @@
+"""What is known of a cluster before anything starts there."""
+
+import pytest
+
+from workflows import cluster
+from workflows.workers import Workers
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "advice"),
+    [("1", 4, ""), ("2", 2, ""), ("2", 3, "training.threads=2"), ("5:8", 2, "training.threads=1")],
+)
+def test_more_threads_than_processors_are_warned_of(
+    workers: str,
+    threads: int,
+    advice: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(cluster, "cpus", lambda: 4)
+    cluster.check_threads(Workers.parse(workers), threads)
+    assert caplog.text.strip().endswith(advice)
+    assert bool(caplog.records) == bool(advice)

@@ -1,0 +1,99 @@
+"""What a driver and its workers tell each other, while the store between them comes and goes."""
+
+import json
+from typing import Any
+
+import pytest
+from ray.exceptions import RpcError
+
+from workflows import news
+
+
+class Store:
+    """Stands for Ray's own, to be away at will."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.entries: dict[str, bytes] = {}
+
+    def _internal_kv_get(self, key: str) -> bytes | None:
+        self._check()
+        return self.entries.get(key)
+
+    def _internal_kv_put(self, key: str, value: bytes, *, overwrite: bool) -> None:
+        self._check()
+        self.entries[key] = value
+
+    def _internal_kv_del(self, key: str) -> None:
+        self._check()
+        self.entries.pop(key, None)
+
+    def _check(self) -> None:
+        if self.away:
+            raise RpcError("the store is away")
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    store = Store()
+    monkeypatch.setattr(news, "internal_kv", store)
+    return store
+
+
+def test_workers_go_on_while_the_store_is_away_and_tell_all_of_it_later(store: Store) -> None:
+    told = news.News("key")
+    told.begin()
+    store.away = True
+    told.committed("run/stage1/step-0000002")
+    told.warn("a checkpoint could not be stored")
+    assert not told.sent_away()
+    store.away = False
+    told.progress(1, 4, 8, 0.5)  # too soon after the last news to be told by itself
+    told.committed("run/stage1/step-0000004")
+    assert told.read() == {
+        "begun": True,
+        "committed": "run/stage1/step-0000004",
+        "warnings": ["a checkpoint could not be stored"],
+        "warned": 1,
+        "stage": 1,
+        "step": 4,
+        "steps": 8,
+        "loss": 0.5,
+    }
+
+
+def test_whoever_is_sent_away_hears_of_it(store: Store) -> None:
+    told = news.News("key")
+    assert not told.sent_away()
+    told.send_away()
+    assert news.News("key").sent_away()
+    assert not news.News("another attempt's").sent_away()
+
+
+def test_entries_that_cannot_be_deleted_are_left(store: Store) -> None:
+    told = news.News("key")
+    told.begin()
+    told.send_away()
+    store.away = True
+    told.delete()
+    store.away = False
+    assert json.loads(store.entries["key"]) == {"begun": True}
+    told.delete()
+    assert store.entries == {}
+
+
+def test_a_reader_passes_each_news_on_once(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Any] = []
+    told = news.News("key")
+    reader = news.Reader(told, lambda *step: heard.append(step), heard.append)
+    reader.look()
+    assert (heard, reader.begun, reader.trains) == ([], False, False)
+    told.progress(1, 4, 8, 0.5)
+    told.begin()
+    told.committed("step-0000004")
+    told.warn("once")
+    for _ in range(2):
+        reader.look()
+    assert heard == [(1, 4, 8, 0.5), "step-0000004"]
+    assert [record.message for record in caplog.records] == ["once"]
+    assert (reader.begun, reader.trains) == (True, True)
