@@ -77,7 +77,7 @@ def has_gpus_for(workers: Workers) -> bool:
 def check_threads(workers: Workers, threads: int) -> None:
     """Warn of more threads than processors.
 
-    Threads that wait for each other spin: two trainings of two threads each took up to fifteen
+    Threads that wait for each other spin: two trainings of two threads each took two to twenty
     times as long on two processors as those of one thread.
     """
     found = cpus()
