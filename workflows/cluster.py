@@ -74,7 +74,7 @@ def has_gpus_for(workers: Workers) -> bool:
     return found >= workers.least
 
 
-def check_threads(workers: Workers, threads: int) -> None:
+def warn_of_threads(workers: Workers, threads: int) -> None:
     """Warn of more threads than processors.
 
     Threads that wait for each other spin: two trainings of two threads each took two to twenty

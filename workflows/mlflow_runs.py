@@ -104,7 +104,7 @@ class Runs:
 
     def end_all(self, status: Status) -> None:
         """Tell that every run that was used here is over."""
-        for run in tuple(self._ids.values()):
+        for run in self._ids.values():
             self.end(run, status)
 
     def _find(self, name: str) -> str | None:

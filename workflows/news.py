@@ -15,7 +15,7 @@ from workflows.local_run import Committed, Progress
 
 _PROGRESS_EVERY_S = 0.5
 _WARNINGS = 20
-AWAY = (RpcError, GetTimeoutError)
+_AWAY = (RpcError, GetTimeoutError)
 """What Ray raises while its store does not answer: no news, and no reason to end a training."""
 
 log = logging.getLogger(__name__)
@@ -62,19 +62,22 @@ class News:
         content = internal_kv._internal_kv_get(self.key)
         return json.loads(content) if content else {}
 
-    def send_away(self) -> None:
-        """Tell the workers to leave with a checkpoint."""
-        internal_kv._internal_kv_put(self._leave_key, b"leave", overwrite=True)
+    def send_away(self) -> bool:
+        """Tell the workers to leave with a checkpoint; says whether the store has taken that."""
+        with contextlib.suppress(*_AWAY):
+            internal_kv._internal_kv_put(self._leave_key, b"leave", overwrite=True)
+            return True
+        return False
 
     def sent_away(self) -> bool:
         """Whether the workers are to leave, as far as can be known."""
-        with contextlib.suppress(*AWAY):
+        with contextlib.suppress(*_AWAY):
             return internal_kv._internal_kv_get(self._leave_key) is not None
         return False
 
     def delete(self) -> None:
         """Delete both entries, after the attempt, unless the store is away: nobody minds them."""
-        with contextlib.suppress(*AWAY):
+        with contextlib.suppress(*_AWAY):
             internal_kv._internal_kv_del(self.key)
             internal_kv._internal_kv_del(self._leave_key)
 
@@ -88,7 +91,7 @@ class News:
             if now:
                 self._told_at = time.monotonic()
                 told = json.dumps(self._latest).encode()
-                with contextlib.suppress(*AWAY):  # the next time all of it is told again
+                with contextlib.suppress(*_AWAY):  # the next time all of it is told again
                     internal_kv._internal_kv_put(self.key, told, overwrite=True)
 
 
@@ -121,8 +124,11 @@ class Reader:
         return "step" in self._known
 
     def look(self) -> None:
-        """Pass on what is new."""
-        new, known = self._news.read(), self._known
+        """Pass on what is new, as far as can be known."""
+        try:
+            new, known = self._news.read(), self._known
+        except _AWAY:
+            return
         position = new.get("stage"), new.get("step")
         if "step" in new and position != (known.get("stage"), known.get("step")):
             self._progress(new["stage"], new["step"], new["steps"], new["loss"])

@@ -165,7 +165,7 @@ class _Driver:
         self._progress, self._committed = progress, committed
         self._gpu = cluster.has_gpus_for(workers) if gpu is None else gpu
         if not self._gpu:
-            cluster.check_threads(workers, job.recipe.training.threads)
+            cluster.warn_of_threads(workers, job.recipe.training.threads)
         self._patience = Patience(lambda: _position(job))
         self._demand = TrainAutoscalingCoordinatorClient(f"aiaic-{job.out}")
         _forget_rays_record(job.out)
@@ -209,8 +209,7 @@ class _Driver:
         looked_at, sent_away = time.monotonic(), False
         while not fitting.done():
             concurrent.futures.wait([fitting], _LOOK_EVERY_S)
-            with contextlib.suppress(*news.AWAY):  # no news, for once
-                reader.look()
+            reader.look()
             if sent_away or fitting.done():
                 continue
             if not reader.trains:
@@ -221,11 +220,8 @@ class _Driver:
             if self._leave() and not reader.begun:
                 raise StoppedError(*_newest(self._job))
             if grown or self._leave():
-                with contextlib.suppress(*news.AWAY):  # the next look tries again
-                    told.send_away()
-                    sent_away = True
-        with contextlib.suppress(*news.AWAY):
-            reader.look()
+                sent_away = told.send_away()
+        reader.look()
 
     @property
     def _timeout_s(self) -> float:

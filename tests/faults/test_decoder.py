@@ -93,9 +93,13 @@ def test_ctrl_c_does_not_wait_for_the_clip_at_work(long_clip, tmp_path):
     (tmp_path / "clips" / "long.mp4").write_bytes(long_clip)
     settings = BuildSettings(media=MediaSettings(size_px=None, max_decode_s=120.0), shards=1)
     shards = plan(read_folder(str(tmp_path / "clips")).clips, 1)
-    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        list(build_shards(shards, settings, str(tmp_path / "out")))
+    pressed = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    pressed.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(build_shards(shards, settings, str(tmp_path / "out")))
+    finally:
+        pressed.cancel()  # or it would end the tests, where this one fails early
     assert records.load(0, str(tmp_path / "out")) is None
     assert children() == []
 

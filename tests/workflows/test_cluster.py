@@ -18,6 +18,6 @@ def test_more_threads_than_processors_are_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(cluster, "cpus", lambda: 4)
-    cluster.check_threads(Workers.parse(workers), threads)
+    cluster.warn_of_threads(Workers.parse(workers), threads)
     assert caplog.text.strip().endswith(advice)
     assert bool(caplog.records) == bool(advice)

@@ -62,10 +62,13 @@ def test_workers_go_on_while_the_store_is_away_and_tell_all_of_it_later(store: S
     }
 
 
-def test_whoever_is_sent_away_hears_of_it(store: Store) -> None:
+def test_whoever_cannot_be_sent_away_is_sent_away_the_next_time(store: Store) -> None:
     told = news.News("key")
+    store.away = True
+    assert not told.send_away()
+    store.away = False
     assert not told.sent_away()
-    told.send_away()
+    assert told.send_away()
     assert news.News("key").sent_away()
     assert not news.News("another attempt's").sent_away()
 
@@ -82,7 +85,9 @@ def test_entries_that_cannot_be_deleted_are_left(store: Store) -> None:
     assert store.entries == {}
 
 
-def test_a_reader_passes_each_news_on_once(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reader_passes_each_news_on_once_whenever_it_gets_it(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     heard: list[Any] = []
     told = news.News("key")
     reader = news.Reader(told, lambda *step: heard.append(step), heard.append)
@@ -92,8 +97,10 @@ def test_a_reader_passes_each_news_on_once(store: Store, caplog: pytest.LogCaptu
     told.begin()
     told.committed("step-0000004")
     told.warn("once")
-    for _ in range(2):
+    for away in (True, False, True, False):
+        store.away = away
         reader.look()
+        assert reader.begun == (not away or bool(heard))
     assert heard == [(1, 4, 8, 0.5), "step-0000004"]
     assert [record.message for record in caplog.records] == ["once"]
     assert (reader.begun, reader.trains) == (True, True)
