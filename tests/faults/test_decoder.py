@@ -18,6 +18,7 @@ from data_prep.decoder import Decoder
 from data_prep.plan import BuildSettings, plan
 from data_prep.sample import MediaSettings, Rejection
 from tests.faults.media_files import ROSE, clip, clip_of, endless
+from tests.faults.processes import decoders
 
 
 def outcomes(decoder: Decoder, *sources: bytes | Path) -> list[str]:
@@ -83,7 +84,7 @@ def test_whoever_decodes_is_stopped_and_nobody_begins_again(good, long_clip):
         threading.Timer(1.0, decoder.stop).start()
         with pytest.raises(InterruptedError, match="decoding was stopped"):
             outcomes(decoder, long_clip, long_clip, good)
-        assert children() == []
+        assert decoders(os.getpid()) == []
         with pytest.raises(InterruptedError, match="decoding was stopped"):
             outcomes(decoder, good)
 
@@ -101,7 +102,7 @@ def test_ctrl_c_does_not_wait_for_the_clip_at_work(long_clip, tmp_path):
     finally:
         pressed.cancel()  # or it would end the tests, where this one fails early
     assert records.load(0, str(tmp_path / "out")) is None
-    assert children() == []
+    assert decoders(os.getpid()) == []
 
 
 def test_a_process_that_dies_between_two_clips_is_replaced(good, tmp_path):
@@ -110,7 +111,7 @@ def test_a_process_that_dies_between_two_clips_is_replaced(good, tmp_path):
     with Decoder(MediaSettings(size_px=None, max_decode_s=20.0)) as decoder:
         for source in (good, path):
             assert outcomes(decoder, source) == ["written"]
-            for pid in children():
+            for pid in decoders(os.getpid()):
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.3)
             assert outcomes(decoder, source, good) == ["written", "written"]
@@ -132,16 +133,6 @@ def test_no_source_can_stop_the_process(tmp_path, good):
     assert found == ["missing"] * 5 + ["too_large", "written", "too_large"]
 
 
-def children() -> list[int]:
-    """Processes that this one has started, and that decode."""
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        for pid in map(int, (task / "children").read_text().split()):
-            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-    return found
-
-
 @contextlib.contextmanager
 def killer(number: int, times: int) -> Iterator[list[int]]:
     """Kills processes that decode, a moment after they have begun to; tells their numbers."""
@@ -149,7 +140,7 @@ def killer(number: int, times: int) -> Iterator[list[int]]:
     over = threading.Event()
 
     def kill() -> None:
-        for pid in children():
+        for pid in decoders(os.getpid()):
             limits = Path(f"/proc/{pid}/limits").read_text()
             ready = re.search(r"Max data size +(\d+|unlimited)", limits)
             if ready and ready[1] != "unlimited" and pid not in killed:

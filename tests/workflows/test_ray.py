@@ -1,6 +1,5 @@
 """Ray: shards by Ray Data, training by Ray Train, the death of a worker, bucket to bucket."""
 
-import contextlib
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ import pytest
 from aiaic import checkpoint
 from data_prep import build, catalog, manifest, storage
 from data_prep.sample import MediaSettings
+from tests.faults.train_kills_ray import workers
 from workflows import batches, checkpoints, cli, evaluate, local_run, ray_run, recipes
 from workflows.chain import Job
 from workflows.commands import Evaluate
@@ -90,7 +90,7 @@ def test_a_killed_worker_costs_nothing(shards: str, tiny: tuple[str, ...], tmp_p
     def kill(place: str) -> None:
         heard.append(place)
         if len(heard) == 2:
-            killed.append(max(_own_workers()))
+            killed.append(workers()[-1])
             os.kill(killed[0], signal.SIGKILL)
 
     out = str(tmp_path / "ray")
@@ -118,21 +118,3 @@ def test_a_shard_that_cannot_be_stored_is_one_line(
     assert line.startswith("aiaic: error: shard 0 could not be built")
     assert str(tmp_path) in line
     assert not (tmp_path / "manifest.json").exists()
-
-
-def _own_workers() -> list[int]:
-    """Processes of Ray Train's workers that descend from this one."""
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            parents[int(folder.name)] = int(fields[1])
-    descendants = {os.getpid()}
-    while new := {pid for pid, parent in parents.items() if parent in descendants} - descendants:
-        descendants |= new
-    named = []
-    for pid in descendants:
-        with contextlib.suppress(OSError):
-            if "RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_text():
-                named.append(pid)
-    return named
