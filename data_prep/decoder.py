@@ -114,17 +114,21 @@ class Decoder:
         Raises:
             InterruptedError: see :meth:`stop`.
         """
-        if self._over:
-            raise InterruptedError("decoding was stopped")
+        self._heed_stop()
         unsent = [waiting[-1]] if self._child else waiting
         if self._child is None:
             limit = functools.partial(_limit_memory, self._settings.max_memory_bytes)
             self._child = Child(decode_clip, limit)
+            self._heed_stop()  # which may have come when there was no process to end
         for pending in unsent:
             if not isinstance(pending, Decoded):
                 excerpt, source = pending
                 self._child.call(source, excerpt, self._settings)
         return self._child
+
+    def _heed_stop(self) -> None:
+        if self._over:
+            raise InterruptedError("decoding was stopped")
 
     def _finish(self, waiting: "deque[_Pending]") -> Decoded:
         """The outcome of the first that waits, which waits no longer."""

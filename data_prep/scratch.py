@@ -10,7 +10,8 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-_PREFIX = "aiaic-scratch-"
+PREFIX = "aiaic-scratch-"
+"""How the names of these folders begin."""
 _YOUNG_S = 60.0  # a folder that has just been made may not be locked yet
 
 
@@ -22,7 +23,7 @@ class NoSpaceError(OSError):
 def folder() -> Generator[Path, None, None]:
     """A folder that goes with the context; it is locked, so that nobody takes it for a left one."""
     _sweep(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
         descriptor = os.open(name, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -47,7 +48,7 @@ def space_in(scratch: Path, made: str = "shard") -> Generator[None, None, None]:
 
 def _sweep(parent: Path) -> None:
     """Removes the folders of processes that are no more: nobody holds their lock."""
-    for left in parent.glob(f"{_PREFIX}*"):
+    for left in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
             if time.time() - left.stat().st_mtime < _YOUNG_S:
                 continue

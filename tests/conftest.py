@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import re
 import shutil
-import socket
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +22,12 @@ import pytest
 
 # Shapes and types of all tensors are checked in tests; this must precede any import of aiaic.
 jaxtyping.install_import_hook("aiaic", "beartype.beartype")
+
+# Servers on loopback are not reached by a proxy; Ctrl-C ends even what was started in a background
+# that ignores it.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "TESTACCESSKEY",
@@ -63,12 +71,6 @@ class S3Server:
             monkeypatch.setenv(name, value)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def _program(name: str) -> str:
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
@@ -77,34 +79,34 @@ def _program(name: str) -> str:
     return found
 
 
-def _run_server(command: list[str], port: int) -> Iterator[None]:
-    """Runs a server until the fixture is done; ends that very process and no other."""
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, f"{command[0]} does not answer"
-                time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
+@contextlib.contextmanager
+def _served(command: list[str]) -> Iterator[S3Server]:
+    """Runs a server that chooses a free port and tells it; ends that very process and no other."""
+    with (
+        tempfile.NamedTemporaryFile() as told,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=told
+        ) as process,
+    ):
         try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            endpoint = _told_endpoint(process, Path(told.name))
+            own = {"AWS_ENDPOINT_URL_S3": endpoint}
+            yield S3Server(endpoint=endpoint, env=S3_ENVIRONMENT | own)
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
-def _server(port: int) -> S3Server:
-    endpoint = f"http://127.0.0.1:{port}"
-    return S3Server(endpoint=endpoint, env=S3_ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": endpoint})
+def _told_endpoint(process: "subprocess.Popen[bytes]", told: Path) -> str:
+    deadline = time.monotonic() + 120
+    while not (found := re.search(r"http://127\.0\.0\.1:\d+", told.read_text())):
+        assert process.poll() is None, f"{process.args} ended: {told.read_text()}"
+        assert time.monotonic() < deadline, f"{process.args} does not tell its port"
+        time.sleep(0.05)
+    return found[0]
 
 
 @pytest.fixture(scope="session")
@@ -117,19 +119,17 @@ def rclone_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @contextlib.contextmanager
 def serve_s3(folder: Path) -> Iterator[S3Server]:
     """``rclone serve s3`` over a folder."""
-    port = _free_port()
     keys = "{AWS_ACCESS_KEY_ID},{AWS_SECRET_ACCESS_KEY}".format_map(S3_ENVIRONMENT)
-    options = ["--auth-key", keys, "--addr", f"127.0.0.1:{port}", "--config", ""]
-    for _ in _run_server([_program("rclone"), "serve", "s3", *options, str(folder)], port):
-        yield _server(port)
+    options = ["--auth-key", keys, "--addr", "127.0.0.1:0", "--config", ""]
+    with _served([_program("rclone"), "serve", "s3", *options, str(folder)]) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def moto_s3() -> Iterator[S3Server]:
     """``moto_server``: a mock that honours conditional writes."""
-    port = _free_port()
-    for _ in _run_server([_program("moto_server"), "-H", "127.0.0.1", "-p", str(port)], port):
-        yield _server(port)
+    with _served([_program("moto_server"), "-H", "127.0.0.1", "-p", "0"]) as server:
+        yield server
 
 
 @pytest.fixture(params=["rclone", "moto"])

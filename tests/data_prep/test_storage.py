@@ -150,9 +150,11 @@ def test_every_local_write_is_counted_once(tmp_path):
     final = str(tmp_path / "count")
     storage.write_if_unchanged(final, b"0", None)
     refused = []
+    start = threading.Barrier(4)
 
     def count(name: str) -> None:
         done = 0
+        start.wait()
         while done < 25:
             standing = storage.read_bytes(final)
             counted = int(standing.split()[0]) + 1

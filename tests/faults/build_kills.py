@@ -31,6 +31,7 @@ from typing import Any
 
 from data_prep import records
 from data_prep.manifest import MANIFEST_NAME
+from data_prep.scratch import PREFIX
 from data_prep.verification import verify
 from tests.conftest import write_clip
 from tests.faults.processes import PATIENCE_S, Nodes, builders, decoders, still_decoding, wait_for
@@ -101,15 +102,20 @@ class Watch:
         return len(list((self._out / "records").glob("shard-*.json")))
 
     def stop(self) -> None:
+        """Ends with a last look."""
         self._ended.set()
         self._thread.join()
+        self._look()
 
     def _look_on(self) -> None:
         while not self._ended.wait(0.005):
-            self.begun.update(path.name for path in self._scratch.glob("shard-*"))
-            if self.manifest_at is None and (self._out / MANIFEST_NAME).exists():
-                self.manifest_at = time.monotonic()
-                self.finished_at_manifest = self.finished
+            self._look()
+
+    def _look(self) -> None:
+        self.begun.update(path.name for path in self._scratch.glob(f"{PREFIX}*"))
+        if self.manifest_at is None and (self._out / MANIFEST_NAME).exists():
+            self.manifest_at = time.monotonic()
+            self.finished_at_manifest = self.finished
 
 
 @dataclass(kw_only=True)
@@ -145,7 +151,7 @@ class Stage:
 
     def scratch_left(self) -> int:
         """Scratch folders that lie about."""
-        return len(list(self.scratch.glob("shard-*")))
+        return len(list(self.scratch.glob(f"{PREFIX}*")))
 
 
 def ended(build: "subprocess.Popen[str]", out: Path) -> dict[str, Any]:
@@ -262,8 +268,12 @@ def disturb(
         wait_for(lambda: watch.finished >= int(step) or build.poll() is not None, "shard")
         time.sleep(step % 1 * expected.duration_s / stage.world.shards)
         decoding, finished = decoders(root), watch.finished
-        if not _hit(stage, build, kind, rng) or watch.manifest_at is not None:
-            ended(build, out)
+        hit = _hit(stage, build, kind, rng)
+        if not hit or watch.manifest_at is not None:
+            if hit and kind not in GO_ON:
+                build.communicate()  # killed, but nothing was left to do
+            else:
+                ended(build, out)
             return None
         killed = time.monotonic()
         faults: list[str] = []
@@ -272,6 +282,7 @@ def disturb(
             wait_for(lambda: not still_decoding(decoding), "end of the killed build's decoders")
             faults = half_published(out, expected)
         faults += _to_the_end(stage, build, kind, expected, out, at_once=rng.random() < 0.5)
+        watch.stop()
         if watch.finished_at_manifest < stage.world.shards:
             faults.append(f"the manifest came after {watch.finished_at_manifest} shards")
         return Fate(
@@ -290,11 +301,11 @@ def disturb(
         if build.poll() is None:
             os.killpg(build.pid, signal.SIGKILL)
             build.communicate()
+        watch.stop()
         if kind == "node":
             assert stage.nodes is not None
             stage.nodes.restore()
-        watch.stop()
-        for folder in stage.scratch.glob("shard-*"):
+        for folder in stage.scratch.glob(f"{PREFIX}*"):
             shutil.rmtree(folder)
 
 
@@ -314,7 +325,10 @@ def _hit(stage: Stage, build: "subprocess.Popen[str]", kind: str, rng: random.Ra
         found = builders(root) if kind == "worker" else decoders(root)
         if not found:
             return False
-        os.kill(rng.choice(found), signal.SIGKILL)
+        try:
+            os.kill(rng.choice(found), signal.SIGKILL)
+        except ProcessLookupError:  # it has ended meanwhile
+            return False
     return True
 
 

@@ -1,13 +1,12 @@
 """A bad network before each of the S3 servers, and little patience."""
 
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from data_prep import s3, s3_calls
-from tests.conftest import S3Server
+from tests.conftest import S3_ENVIRONMENT, S3Server
 from tests.faults.s3_proxy import S3Proxy
 
 
@@ -48,9 +47,6 @@ def proxy(
 
 @pytest.fixture
 def bucket(proxy: S3Proxy) -> str:
-    """URI of a fresh bucket behind the proxy."""
-    place = f"s3://bucket-{uuid.uuid4().hex[:12]}"
-    at = s3_calls.locate(place)
-    at.client.create_bucket(Bucket=at.bucket)
-    proxy.reset()
-    return place
+    """URI of a fresh bucket behind the proxy; made past it, as a server's first answer may take
+    longer than the little patience here."""
+    return S3Server(endpoint=proxy.server, env=S3_ENVIRONMENT).new_place()

@@ -35,7 +35,8 @@ def world(tmp_path_factory):
 @pytest.fixture
 def scratch():
     """A short path, as the names of Ray's sockets are bounded."""
-    with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as folder:
+    options = {"prefix": "k-", "dir": "/tmp", "ignore_cleanup_errors": True}  # Ray's agents write
+    with tempfile.TemporaryDirectory(**options) as folder:
         yield Path(folder)
 
 

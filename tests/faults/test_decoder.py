@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import records
+from data_prep import child, records
 from data_prep.build import build_shards
 from data_prep.catalog import read_folder
 from data_prep.decoder import Decoder
@@ -87,6 +87,16 @@ def test_whoever_decodes_is_stopped_and_nobody_begins_again(good, long_clip):
         assert decoders(os.getpid()) == []
         with pytest.raises(InterruptedError, match="decoding was stopped"):
             outcomes(decoder, good)
+
+
+def test_a_stop_is_heeded_that_comes_just_as_the_process_starts(good, monkeypatch):
+    with Decoder(MediaSettings(size_px=None, max_decode_s=60.0)) as decoder:
+        monkeypatch.setattr(
+            "data_prep.decoder.Child", lambda *of: decoder.stop() or child.Child(*of)
+        )
+        with pytest.raises(InterruptedError, match="decoding was stopped"):
+            outcomes(decoder, good)
+    assert decoders(os.getpid()) == []
 
 
 def test_ctrl_c_does_not_wait_for_the_clip_at_work(long_clip, tmp_path):

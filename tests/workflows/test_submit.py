@@ -227,9 +227,11 @@ def test_nobody_comes_in_without_the_token(head: Head) -> None:
 
 
 @pytest.fixture
-def closed() -> str:
-    """An address at which nothing answers."""
-    return f"http://127.0.0.1:{_free_ports(1)[0]}"
+def closed() -> Iterator[str]:
+    """An address at which nothing answers: it is taken, but nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.mark.parametrize(
