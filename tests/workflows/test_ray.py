@@ -82,7 +82,8 @@ def test_from_bucket_to_bucket_equals_from_path_to_path(
 
 
 def test_a_killed_worker_costs_nothing(shards: str, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    """Two workers, of which one is killed, come to the weights of one process."""
+    """Two workers, of which one is killed, come to the bytes of two undisturbed ones, and to the
+    losses of one process."""
     settings = (*tiny, "stage1.steps=80", "training.save_every=20")
     killed: list[int] = []
     heard: list[str] = []
@@ -97,8 +98,12 @@ def test_a_killed_worker_costs_nothing(shards: str, tiny: tuple[str, ...], tmp_p
     train(make_job(shards, out, settings), workers=2, committed=kill)
     assert killed
     assert heard == sorted(set(heard)), "a step was trained again from the start"
+    train(make_job(shards, str(tmp_path / "whole"), settings), workers=2)
     train(make_job(shards, str(tmp_path / "local"), settings), workers=0)
     for stage in (1, 2, 3):
+        after, whole = final(out, stage), final(str(tmp_path / "whole"), stage)
+        for name in ("model.safetensors", "training.safetensors"):
+            assert (after / name).read_bytes() == (whole / name).read_bytes(), (stage, name)
         ours = checkpoint.read_record(final(out, stage)).curves
         theirs = checkpoint.read_record(final(str(tmp_path / "local"), stage)).curves
         assert [row["step"] for row in ours] == [row["step"] for row in theirs]
