@@ -57,7 +57,8 @@ def run(options: Demo) -> Outcome:
     pictures = _colour(found, out)
     text = (
         f"{evaluated.text}\npictures: {pictures}\n"
-        f"tracking: mlflow ui --backend-store-uri {_tracking_uri(out)}"
+        f"tracking: mlflow ui --backend-store-uri {_tracking_uri(out)}\n"
+        '          (choose "Model training" at the top left: MLflow opens on GenAI)'
     )
     return Outcome(values=evaluated.values | {"pictures": str(pictures)}, text=text)
 
