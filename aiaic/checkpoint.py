@@ -108,9 +108,16 @@ def write(
     training: Mapping[str, Tensor],
     timings: Timings | None = None,
 ) -> None:
-    """Write a checkpoint into ``folder``, the record last."""
-    save_file(_contiguous(model), folder / MODEL)
-    save_file(_contiguous(training), folder / _TRAINING)
+    """Write a checkpoint into ``folder``, the record last.
+
+    Raises:
+        OSError: the disk takes no more, or fails.
+    """
+    for name, tensors in ((MODEL, model), (_TRAINING, training)):
+        try:
+            save_file(_contiguous(tensors), folder / name)
+        except SafetensorError as error:  # as which it tells of a full disk
+            raise OSError(f"checkpoint '{folder}': {name} cannot be written: {error}") from None
     if timings is not None:
         (folder / TIMINGS).write_text(json.dumps(config.to_json(timings)))
     write_record(folder, record, (MODEL, _TRAINING))

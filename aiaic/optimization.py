@@ -48,7 +48,10 @@ class TrainingConfig:
     of a stage, and changes no more than the rounding."""
 
     def __post_init__(self) -> None:
-        for name in ("accumulate", "keep", "report_every", "validate_every", "save_every"):
+        for name in (
+            *("threads", "decode_threads", "accumulate", "keep"),
+            *("report_every", "validate_every", "save_every"),
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} counts: give 1 or more")
         if self.collective_timeout_s < 1:

@@ -33,3 +33,8 @@ class Recipe:
     """Audio-infused colorization."""
     training: TrainingConfig = TrainingConfig()
     """The loop."""
+
+    def __post_init__(self) -> None:
+        for name in ("stage1", "stage2", "stage3"):
+            if getattr(self, name).steps < 1:
+                raise ValueError(f"{name}.steps counts: give 1 or more")

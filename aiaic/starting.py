@@ -107,6 +107,23 @@ def check_architecture(record: checkpoint.Record, recipe: Recipe, place: str) ->
             )
 
 
+def check_same_init(begun: checkpoint.Record, model_sha256: str) -> None:
+    """Refuse to go on with a stage that was begun from another checkpoint.
+
+    Args:
+        begun: a checkpoint of the stage.
+        model_sha256: of the model that it is to start from now.
+
+    Raises:
+        ValueError: it was.
+    """
+    if begun.init is not None and begun.init.model_sha256 != model_sha256:
+        raise ValueError(
+            f"stage {begun.stage} was begun from another checkpoint, '{begun.init.place}': train "
+            f"it by --stage {begun.stage} --init with that one, or take another output folder"
+        )
+
+
 def check_same_run(record: checkpoint.Record, recipe: Recipe, samples: Samples, stage: int) -> None:
     """Refuse to go on with a run that was begun otherwise.
 

@@ -32,12 +32,13 @@ from aiaic.recipe import Recipe
 from aiaic.run import Run
 from aiaic.stages import build as stages
 from aiaic.stages.base import StageOutput
-from aiaic.starting import Init, check_same_run, check_sound, load_init
+from aiaic.starting import Init, check_same_init, check_same_run, check_sound, load_init
 from aiaic.throughput import Clock, flops_per_sample, peak_flops
 
 log = logging.getLogger(__name__)
 
 _SOUNDS_HEARD_FIRST = 512
+_EVALUATED_AT_ONCE = 64  # enough to keep a GPU busy, and few enough that many share a small set
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,17 +83,23 @@ def train(
 
     Raises:
         ValueError: ``init`` is missing, of another stage, or of another architecture; the run was
-            begun with another recipe or other shards; there are no samples.
+            begun with another recipe, other shards or from another checkpoint; there are no
+            samples; the GPU's memory does not hold a step.
         NonFiniteLossError: a loss is not finite.
         OSError: the last checkpoint could not be stored.
     """
     torch.set_num_threads(recipe.training.threads)
-    trainer = Trainer(stage, recipe, samples, run, init, device, read_weights, begun_unix_s)
     try:
+        trainer = Trainer(stage, recipe, samples, run, init, device, read_weights, begun_unix_s)
         result = trainer.fit(profile)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(Exception):  # what has gone wrong first is told
             run.settle(patient=False)
+        if isinstance(error, torch.OutOfMemoryError):
+            raise ValueError(
+                "the GPU's memory does not hold a step: raise training.accumulate, which cuts it "
+                "into parts, or lower sampling.batch_size"
+            ) from error
         raise
     run.settle()
     return result
@@ -223,7 +230,7 @@ class Trainer:
         there are.
         """
         chosen = self._with_sound(self.samples.validation)
-        size = self.recipe.sampling.batch_size
+        size = self._evaluated_at_once
         own = [
             sample
             for i in range(self.run.rank * size, len(chosen), self.run.world_size * size)
@@ -272,10 +279,13 @@ class Trainer:
         """Load a checkpoint of this run.
 
         Raises:
-            ValueError: the run was begun with another recipe, other shards or in another precision.
+            ValueError: the run was begun with another recipe, other shards, in another precision,
+                or from another checkpoint.
         """
         record = checkpoint.read_record(folder)
         check_same_run(record, self.recipe, self.samples, self.number)
+        if self.origin is not None:
+            check_same_init(record, self.origin.model_sha256)
         self.learner.load(folder)
         self._check_precision(record.precision)
         self.step = record.step
@@ -294,7 +304,13 @@ class Trainer:
         """The same fixed sounds on every worker, spread evenly over the training samples."""
         heard = [sample for sample in self.samples.train if sample.sound is not None]
         every = max(1, len(heard) // _SOUNDS_HEARD_FIRST)
-        return self._loader().evaluation(heard[::every], self.recipe.sampling.batch_size)
+        return self._loader().evaluation(heard[::every], self._evaluated_at_once)
+
+    @property
+    def _evaluated_at_once(self) -> int:
+        """A micro-batch of training at most, which fits the device; whatever the workers."""
+        parts = self.recipe.training.accumulate
+        return min(_EVALUATED_AT_ONCE, self.recipe.sampling.batch_size // parts)
 
     def _batches(self) -> Generator[Batch, None, None]:
         chosen = self._with_sound(self.samples.train)

@@ -1,8 +1,11 @@
 """The bridge from manifests and storage to :mod:`aiaic.loader`: what to read, and how."""
 
 import collections
+import logging
 import sys
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow.compute as pc
@@ -14,7 +17,12 @@ from data_prep.manifest import Manifest
 from data_prep.wav import samples_within
 from workflows.stored_tars import LocalTar, StoredTars
 
+log = logging.getLogger(__name__)
+
 _OPEN_FILES = 128
+_PAUSES_S = (1.0, 5.0, 20.0, 60.0)
+"""Before a store that fails is asked again, beyond the tries that each request has."""
+_MISTAKES = (FileNotFoundError, PermissionError)
 _ROWS = 4096
 _COLUMNS = [
     "key",
@@ -77,7 +85,7 @@ class RangeReader:
     """Reads byte ranges of shards; callable from several threads, and picklable.
 
     Local files are read by ``pread`` on descriptors that stay open; for those in a store see
-    :mod:`workflows.stored_tars`.
+    :mod:`workflows.stored_tars`. A store that fails is waited for, some minutes.
     """
 
     def __init__(self, shards: str, described: Manifest) -> None:
@@ -98,13 +106,15 @@ class RangeReader:
         Raises:
             FileNotFoundError: the tar is missing.
             ValueError: it ends early, or differs from the manifest.
+            OSError: the store fails for longer.
         """
         locate = manifest.picture_place if member == "picture" else manifest.sound_place
         place = locate(self.shards, shard)
-        if self._stored is None:
+        stored, tar = self._stored, self._tars[shard, member]
+        if stored is None:
             content = self._file(place).read(offset, size)
         else:
-            content = self._stored.read(place, self._tars[shard, member], offset, size)
+            content = _patiently(lambda: stored.read(place, tar, offset, size))
         if len(content) != size:
             raise ValueError(
                 f"'{place}' ends early: {len(content)} of {size} bytes at {offset}; "
@@ -122,6 +132,18 @@ class RangeReader:
             if len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)  # closed once no thread reads from it
             return file
+
+
+def _patiently(read: Callable[[], bytes]) -> bytes:
+    for pause_s in _PAUSES_S:
+        try:
+            return read()
+        except _MISTAKES:
+            raise
+        except OSError as error:
+            log.warning("a sample is read again in %g s: %s", pause_s, error)
+            time.sleep(pause_s)
+    return read()
 
 
 def _references(shards: str, split: str) -> tuple[tuple[SampleRef, ...], Manifest]:

@@ -78,15 +78,13 @@ def check(job: Job, samples: Samples, workers: Iterable[int]) -> None:
         starting.check_sound(number, job.recipe, samples)
         for count in workers:
             plan.check(len(usable), job.recipe.sampling, count, job.recipe.training.accumulate)
-    first = job.stages[0]
-    begins_from = {first: init_place(job, first)}
     for number in job.stages:
         record = _begun(checkpoints.stage_place(job.out, number))
         if record is not None:
             starting.check_same_run(record, job.recipe, samples, number)
         elif starting.from_scratch(number, job.recipe):
             _check_weights(job.recipe)
-        init = begins_from.get(number)
+        init = _known_init(job, number)
         if init is not None:
             _check_init(job, number, init, record)
 
@@ -218,6 +216,15 @@ def _begun(stage: str) -> checkpoint.Record | None:
     return None
 
 
+def _known_init(job: Job, number: int) -> str | None:
+    """What a stage starts from; None too where the job has yet to train it."""
+    if number != job.stages[0]:
+        before = checkpoints.stage_place(job.out, number - 1)
+        if checkpoints.read_finished(before) is None:
+            return None
+    return init_place(job, number)
+
+
 def _check_weights(recipe: Recipe) -> None:
     model = recipe.model
     for name in (model.backbone.weights, model.scene.weights, model.sound.weights):
@@ -228,10 +235,5 @@ def _check_weights(recipe: Recipe) -> None:
 def _check_init(job: Job, number: int, init: str, begun: checkpoint.Record | None) -> None:
     record = checkpoints.read_record(init)
     starting.check_init(record, number, job.recipe, init)
-    if begun is not None and begun.init is not None:
-        theirs, ours = begun.init.model_sha256, record.files[checkpoint.MODEL]
-        if theirs != ours:
-            raise ValueError(
-                f"stage {number} in '{job.out}' was begun from another checkpoint, "
-                f"'{begun.init.place}': name that one by --init, or take another output folder"
-            )
+    if begun is not None:
+        starting.check_same_init(begun, record.files[checkpoint.MODEL])

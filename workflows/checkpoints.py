@@ -4,12 +4,16 @@ A checkpoint is there once its ``checkpoint.json`` is, which is published last. 
 ``stage.json``, written last of all. The folder is the truth, whichever port wrote it.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import json
+import os
 import re
 import tempfile
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,31 @@ class Finished:
     """Training samples of all workers per second of the steps that stand."""
     goodput: float = 1.0
     """Share of the stage's time that went into the steps that stand."""
+
+
+@contextlib.contextmanager
+def alone(run: str) -> Generator[None, None, None]:
+    """Nobody else trains into a run's folder within the context.
+
+    A store has no locks that end with their holder: there two drivers are not noticed.
+
+    Raises:
+        ValueError: somebody does, on this file system; or the folder is a whole bucket.
+    """
+    if not storage.is_local(run):
+        if "/" not in run.partition("?")[0].rstrip("/").partition("://")[2]:
+            raise ValueError(f"'{run}' is a whole bucket: name a folder in it")
+        yield
+        return
+    folder = storage.local_path(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system may know no locks
+            _lock(descriptor, run)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def stage_place(run: str, stage: int) -> str:
@@ -145,8 +174,8 @@ class PlaceStore:
         if not storage.exists(self.stage):
             return
         begun = {file.name.partition("/")[0] for file in storage.list_files(self.stage)}
-        for name in sorted(name for name in begun if _STEP_NAME.fullmatch(name)):
-            if name not in self.names():
+        for name in sorted(begun - set(self.names())):
+            if _STEP_NAME.fullmatch(name):
                 self.delete(name)
 
     def place(self, name: str) -> str:
@@ -166,7 +195,7 @@ def publish(fill: Fill, place: str) -> None:
 
 
 def fetch(place: str) -> Path:
-    """A checkpoint as a local folder, downloaded if need be; see :func:`resolve`."""
+    """A checkpoint as a local folder, see :func:`resolve`; from a store, its model and record."""
     return _local(resolve(place))
 
 
@@ -219,6 +248,13 @@ def storage_parent(place: str) -> str:
     return f"{before}{mark}{query}"
 
 
+def _lock(descriptor: int, run: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"another training writes into '{run}' now: wait for its end") from None
+
+
 def _record_last(path: Path) -> tuple[bool, str]:
     return path.name == checkpoint.RECORD, path.name
 
@@ -229,7 +265,11 @@ def _local(place: str) -> Path:
 
 @functools.lru_cache(maxsize=8)
 def _download(place: str) -> Path:
-    return _download_anew(place)
+    folder = Path(tempfile.mkdtemp(dir=scratch.folder()), storage.name_of(place))
+    folder.mkdir()
+    for name in (checkpoint.RECORD, checkpoint.MODEL):
+        (folder / name).write_bytes(storage.read_bytes(storage.join(place, name)))
+    return folder
 
 
 def _download_anew(place: str) -> Path:

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoppedError as stopped:
         print(f"aiaic: {stopped}", file=sys.stderr)
         return stopped.exit_code
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError) as error:
         if options.debug:
             raise
         print(f"aiaic: error: {one_line(error)}", file=sys.stderr)

@@ -62,6 +62,23 @@ def room(*, gpu: bool) -> int:
     return sum(int(has.get(kind, 0)) for node, has in free.items() if node not in leaving)
 
 
+def check_gpus(workers: Workers) -> None:
+    """Refuse to wait for GPUs that nobody will ever add.
+
+    Raises:
+        ValueError: a cluster of our own, which is this machine, has too few.
+    """
+    found = gpus()
+    if found >= workers.least:
+        return
+    if not os.environ.get("RAY_ADDRESS"):
+        raise ValueError(
+            f"--gpu yes: this machine has {found} GPUs that Ray knows, for {workers} workers; "
+            "leave --gpu out, or name a cluster by RAY_ADDRESS"
+        )
+    log.warning("the cluster has %d GPUs now, for %s workers: Ray waits for more", found, workers)
+
+
 def has_gpus_for(workers: Workers) -> bool:
     """Whether there is a GPU for each of the least workers; warns where there are too few."""
     found = gpus()

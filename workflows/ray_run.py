@@ -164,6 +164,8 @@ class _Driver:
         self._job, self._workers, self._leave = job, workers, leave
         self._progress, self._committed = progress, committed
         self._gpu = cluster.has_gpus_for(workers) if gpu is None else gpu
+        if gpu:
+            cluster.check_gpus(workers)
         if not self._gpu:
             cluster.warn_of_threads(workers, job.recipe.training.threads)
         self._patience = Patience(lambda: _position(job))
@@ -237,7 +239,7 @@ class _Driver:
 
     def _may_grow(self, count: int) -> bool:
         """Whether the cluster has room for more workers now."""
-        self._ask_for(self._workers.most - count)  # Ray itself asks for those that train
+        self._ask_for(self._workers.most - count)
         grown = self._workers.within(count + cluster.room(gpu=self._gpu))
         if grown > count:
             log.info("the cluster has room for %d workers: they save and start anew", grown)
@@ -249,9 +251,12 @@ class _Driver:
             self._demand.cancel_resource_request()
 
     def _ask_for(self, more: int) -> None:
-        """Tell a cluster that starts machines on demand how many more workers are wanted."""
+        """Tell a cluster that starts machines on demand how many more workers are wanted.
+
+        It adds up what it is asked for, and Ray itself asks for those that train.
+        """
         if more:
-            self._demand.maybe_send_resource_request(self._scaling(more), more)
+            self._demand.send_resource_request(self._scaling(more), more)
         else:
             self._demand.cancel_resource_request()
 
@@ -266,7 +271,10 @@ class _Driver:
             if cluster.room(gpu=self._gpu) >= self._workers.most:
                 break
             self._wait(_LOOK_EVERY_S)
-        return self._workers.within(cluster.room(gpu=self._gpu))
+        count = self._workers.within(cluster.room(gpu=self._gpu))
+        if self._elastic:
+            self._ask_for(self._workers.most - count)
+        return count
 
     def _wait(self, seconds: float) -> None:
         """Wait, but not on a run that is told to leave."""

@@ -57,6 +57,7 @@ def train(
             tracker.finished(finished)
         return finished
     with (
+        checkpoints.alone(job.out),
         _ray(workers),  # which takes over signals: so ours come after it
         leaving.asked_politely() as leave,
         tracker.tracked(tracking.describe(job)),

@@ -1,4 +1,5 @@
 import json
+import resource
 
 import pytest
 import torch
@@ -75,4 +76,21 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 
     with pytest.raises(OSError, match="disk full"):
         checkpoint.commit(tmp_path / "step-0000001", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bound", [100, 700])
+def test_a_disk_that_takes_no_more_is_an_error_of_the_system(tmp_path, bound):
+    """Which may pass, and so ends no run; the first file does not fit, or the second."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    large = {"m": torch.zeros(500)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bound, hard))
+    try:
+        with pytest.raises(OSError, match="safetensors cannot be written"):
+            checkpoint.commit(
+                tmp_path / "step-0000001",
+                lambda folder: checkpoint.write(folder, record(1), {"w": torch.ones(3)}, large),
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []

@@ -305,9 +305,17 @@ def test_few_samples_make_small_batches_and_say_so(tmp_path, caplog):
     assert "3 samples are fewer than a batch of 8" in caplog.text
 
 
-def test_validation_is_the_mean_over_all_its_samples(tmp_path):
-    trainer = Trainer(1, TINY, tiny_samples(8, validation=11), LocalRun(tmp_path), None, CPU)
+@pytest.mark.parametrize("parts", [1, 4])
+def test_validation_is_the_mean_over_all_its_samples(tmp_path, parts, monkeypatch):
+    """In batches no larger than training's micro-batches, which fit the device."""
+    recipe = config.override(TINY, {"training.accumulate": parts})
+    trainer = Trainer(1, recipe, tiny_samples(8, validation=11), LocalRun(tmp_path), None, CPU)
+    sizes, validate = [], trainer.stage.validate
+    monkeypatch.setattr(
+        trainer.stage, "validate", lambda batch: sizes.append(len(batch)) or validate(batch)
+    )
     metrics = trainer.validate()
+    assert sizes == {1: [8, 3], 4: [2, 2, 2, 2, 2, 1]}[parts]
     losses = [
         trainer.stage.validate(batch).loss
         for batch in trainer._loader().evaluation(trainer.samples.validation, 11)

@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,29 @@ def test_a_tar_that_ends_early_is_named(shards: str, tmp_path: Path) -> None:
 def test_a_split_that_is_not_there_is_named(shards: str) -> None:
     with pytest.raises(ValueError, match="its splits: test, train"):
         batches.open_samples(shards, "dev")
+
+
+def test_a_store_that_fails_for_a_while_costs_no_run(
+    shards: str, rclone_s3: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rclone_s3.use(monkeypatch)
+    place = storage.join(rclone_s3.new_place(), "shards")
+    storage.upload_folder(Path(shards), place)
+    samples = batches.open_samples(place, "train")
+    ref, failures = samples.train[0], [OSError("no answer")] * len(batches._PAUSES_S)
+
+    def failing(*of: Any, real: Callable[..., bytes] = batches.StoredTars.read, **by: Any) -> bytes:
+        if failures:
+            raise failures.pop()
+        return real(*of, **by)
+
+    monkeypatch.setattr(batches.StoredTars, "read", failing)
+    monkeypatch.setattr(batches.time, "sleep", lambda seconds: None)
+    assert samples.read(ref.shard, "picture", *ref.pictures[0])[:2] == b"\xff\xd8"  # a JPEG
+    assert "a sample is read again in 60 s: no answer" in caplog.text
+    failures.extend([OSError("no answer")] * (len(batches._PAUSES_S) + 1))
+    with pytest.raises(OSError, match="no answer"):
+        samples.read(ref.shard, "picture", *ref.pictures[0])
+    failures[:] = [FileNotFoundError("it is gone")]
+    with pytest.raises(FileNotFoundError, match="it is gone"):  # at once
+        samples.read(ref.shard, "picture", *ref.pictures[0])

@@ -6,6 +6,20 @@ from workflows import cluster
 from workflows.workers import Workers
 
 
+def test_gpus_that_nobody_will_add_are_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cluster, "gpus", lambda: 1)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    cluster.check_gpus(Workers.parse("1"))
+    with pytest.raises(ValueError, match="--gpu yes: this machine has 1 GPUs"):
+        cluster.check_gpus(Workers.parse("2"))
+    assert not caplog.records
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    cluster.check_gpus(Workers.parse("2"))
+    assert "Ray waits for more" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("workers", "threads", "advice"),
     [("1", 4, ""), ("2", 2, ""), ("2", 3, "training.threads=2"), ("5:8", 2, "training.threads=1")],

@@ -54,7 +54,15 @@ def test_a_wrong_file_is_refused(tmp_path: Path, content: str, named: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"), [(["stage1.steps"], "KEY=VALUE"), (["stage1.stps=1"], "stage1.steps")]
+    ("settings", "named"),
+    [
+        (["stage1.steps"], "KEY=VALUE"),
+        (["stage1.stps=1"], "stage1.steps"),
+        (["stage1.steps=0"], "stage1.steps counts"),
+        (["stage3.steps=-1"], "stage3.steps counts"),
+        (["training.threads=0"], "training.threads counts"),
+        (["training.decode_threads=0"], "training.decode_threads counts"),
+    ],
 )
 def test_a_wrong_setting_is_refused(settings: list[str], named: str) -> None:
     with pytest.raises(ValueError, match=named):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from aiaic import checkpoint, training
 from data_prep import storage
@@ -187,6 +188,21 @@ def test_another_initial_checkpoint_is_refused(
     assert "was begun from another checkpoint" in told
 
 
+def test_a_later_stage_that_was_begun_from_another_checkpoint_is_refused(
+    finished_run: str, train: Train, tmp_path: Path
+) -> None:
+    """As where stage 1 was trained anew beneath it: its origin would not be what it says."""
+    out = tmp_path / "run"
+    shutil.copytree(finished_run, out)
+    best = checkpoints.fetch(checkpoints.stage_place(str(out), 1))
+    model, rest = checkpoint.read_model(best), checkpoint.read_training(best)
+    next(tensor for tensor in model.values() if tensor.is_floating_point()).add_(1)
+    checkpoint.write(best, checkpoint.read_record(best), model, rest)
+    Path(out, "stage2", "stage.json").unlink()
+    assert "stage 2 was begun from another checkpoint" in train(str(out), code=1)
+    assert not Path(out, "stage2", "stage.json").exists()
+
+
 def test_a_damaged_newest_checkpoint_costs_no_run(
     finished_run: str,
     train: Train,
@@ -278,3 +294,31 @@ def test_more_workers_than_streams_are_refused_before_ray_starts(
     assert "sampling.streams = 4" in told
     assert "5 workers" in train(str(tmp_path / "run"), "--workers", "2:5")
     assert "--workers is '-1'" in train(str(tmp_path / "run"), "--workers", "-1")
+
+
+def test_a_full_gpu_is_one_line_with_the_way_out(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(training, "train_step", fail)
+    told = train(str(tmp_path / "run"), stage="1", code=1)
+    assert "the GPU's memory does not hold a step: raise training.accumulate" in told
+
+
+def test_a_second_training_into_a_folder_is_refused(train: Train, tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    with checkpoints.alone(out):
+        told = train(out, stage="1", code=1)
+    assert f"another training writes into '{out}' now" in told
+    assert list(Path(out).iterdir()) == []
+    train(out, stage="1", code=0)
+
+
+@pytest.mark.parametrize("place", ["s3://bucket", "s3://bucket/", "s3://bucket?scheme=http"])
+def test_a_whole_bucket_is_no_folder_of_a_run(place: str) -> None:
+    with pytest.raises(ValueError, match="is a whole bucket: name a folder in it"):
+        checkpoints.alone(place).__enter__()
+    with checkpoints.alone("s3://bucket/run"):
+        pass
