@@ -6,6 +6,8 @@ import logging
 import secrets
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 from typing import Any
 
 from ray.exceptions import GetTimeoutError, RpcError
@@ -107,11 +109,31 @@ class Warnings(logging.Handler):
 
 
 class Reader:
-    """Passes the news of one attempt on, in the driver."""
+    """Passes the news of one attempt on, in the driver.
+
+    ``committed`` is called in a thread of its own, one call after the other, as it may wait for
+    servers that do not answer; the context's end waits for the last one, and raises what the first
+    one to fail has raised.
+    """
 
     def __init__(self, news: News, progress: Progress, committed: Committed) -> None:
         self._news, self._progress, self._committed = news, progress, committed
         self._known: dict[str, Any] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="committed")
+        self._told: list[Future[None]] = []
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._thread.shutdown()
+        for told in () if error else self._told:
+            told.result()
 
     @property
     def begun(self) -> bool:
@@ -133,7 +155,7 @@ class Reader:
         if "step" in new and position != (known.get("stage"), known.get("step")):
             self._progress(new["stage"], new["step"], new["steps"], new["loss"])
         if "committed" in new and new["committed"] != known.get("committed"):
-            self._committed(new["committed"])
+            self._told.append(self._thread.submit(self._committed, new["committed"]))
         unheard = new.get("warned", 0) - known.get("warned", 0)
         for line in new.get("warnings", [])[-unheard:] if unheard else []:
             log.warning("%s", line)

@@ -207,23 +207,23 @@ class _Driver:
         Raises:
             StoppedError: the run is told to leave before there are workers to save anything.
         """
-        reader = news.Reader(told, self._progress, self._committed)
         looked_at, sent_away = time.monotonic(), False
-        while not fitting.done():
-            concurrent.futures.wait([fitting], _LOOK_EVERY_S)
+        with news.Reader(told, self._progress, self._committed) as reader:
+            while not fitting.done():
+                concurrent.futures.wait([fitting], _LOOK_EVERY_S)
+                reader.look()
+                if sent_away or fitting.done():
+                    continue
+                if not reader.trains:
+                    looked_at = time.monotonic()  # the start of one attempt is no time for another
+                grown = False
+                if self._elastic and time.monotonic() - looked_at >= _GROW_EVERY_S:
+                    looked_at, grown = time.monotonic(), self._may_grow(count)
+                if self._leave() and not reader.begun:
+                    raise StoppedError(*_newest(self._job))
+                if grown or self._leave():
+                    sent_away = told.send_away()
             reader.look()
-            if sent_away or fitting.done():
-                continue
-            if not reader.trains:
-                looked_at = time.monotonic()  # the start of one attempt is no time for another
-            grown = False
-            if self._elastic and time.monotonic() - looked_at >= _GROW_EVERY_S:
-                looked_at, grown = time.monotonic(), self._may_grow(count)
-            if self._leave() and not reader.begun:
-                raise StoppedError(*_newest(self._job))
-            if grown or self._leave():
-                sent_away = told.send_away()
-        reader.look()
 
     @property
     def _timeout_s(self) -> float:

@@ -1,6 +1,7 @@
 """What a driver and its workers tell each other, while the store between them comes and goes."""
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -90,17 +91,53 @@ def test_a_reader_passes_each_news_on_once_whenever_it_gets_it(
 ) -> None:
     heard: list[Any] = []
     told = news.News("key")
-    reader = news.Reader(told, lambda *step: heard.append(step), heard.append)
-    reader.look()
-    assert (heard, reader.begun, reader.trains) == ([], False, False)
-    told.progress(1, 4, 8, 0.5)
-    told.begin()
-    told.committed("step-0000004")
-    told.warn("once")
-    for away in (True, False, True, False):
-        store.away = away
+    with news.Reader(told, lambda *step: heard.append(step), heard.append) as reader:
         reader.look()
-        assert reader.begun == (not away or bool(heard))
+        assert (heard, reader.begun, reader.trains) == ([], False, False)
+        told.progress(1, 4, 8, 0.5)
+        told.begin()
+        told.committed("step-0000004")
+        told.warn("once")
+        for away in (True, False, True, False):
+            store.away = away
+            reader.look()
+            assert reader.begun == (not away or bool(heard))
     assert heard == [(1, 4, 8, 0.5), "step-0000004"]
     assert [record.message for record in caplog.records] == ["once"]
     assert (reader.begun, reader.trains) == (True, True)
+
+
+def test_a_server_that_does_not_answer_holds_up_no_other_news(store: Store) -> None:
+    """Not even that the run is to leave; the attempt's end waits for it."""
+    answers, heard = threading.Event(), list[Any]()
+
+    def committed(place: str) -> None:
+        assert answers.wait(60)
+        heard.append(place)
+
+    told = news.News("key")
+    with news.Reader(told, lambda *step: heard.append(step), committed) as reader:
+        told.committed("step-0000004")
+        reader.look()
+        told.begin()
+        told.committed("step-0000008")
+        reader.look()
+        assert (reader.begun, heard) == (True, [])
+        answers.set()
+    assert heard == ["step-0000004", "step-0000008"]
+
+
+def test_what_telling_has_raised_is_raised_at_the_end_unless_something_else_is(
+    store: Store,
+) -> None:
+    def fail(place: str) -> None:
+        raise KeyError(place)
+
+    for error in (None, OSError("first")):
+        told = news.News("key")
+        with pytest.raises(type(error) if error else KeyError):  # noqa: SIM117, PT012
+            with news.Reader(told, lambda *step: None, fail) as reader:
+                told.committed("step-0000004")
+                reader.look()
+                if error:
+                    raise error
