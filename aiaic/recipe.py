@@ -10,6 +10,8 @@ from aiaic.plan import SamplingConfig
 from aiaic.stages.audio_semantics import Stage2Config
 from aiaic.stages.colorization import Stage1Config, Stage3Config
 
+_EVALUATED_AT_ONCE = 64  # enough to keep a GPU busy, and few enough that many share a small set
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -38,3 +40,9 @@ class Recipe:
         for name in ("stage1", "stage2", "stage3"):
             if getattr(self, name).steps < 1:
                 raise ValueError(f"{name}.steps counts: give 1 or more")
+
+    @property
+    def evaluated_at_once(self) -> int:
+        """Samples of a batch that is not learned from: all workers' micro-batch at most."""
+        at_once = self.sampling.batch_size // self.training.accumulate
+        return max(1, min(_EVALUATED_AT_ONCE, at_once))

@@ -119,8 +119,9 @@ def check_same_init(begun: checkpoint.Record, model_sha256: str) -> None:
     """
     if begun.init is not None and begun.init.model_sha256 != model_sha256:
         raise ValueError(
-            f"stage {begun.stage} was begun from another checkpoint, '{begun.init.place}': train "
-            f"it by --stage {begun.stage} --init with that one, or take another output folder"
+            f"stage {begun.stage} was begun from another checkpoint, then '{begun.init.place}': "
+            f"delete the stage's folder to train it anew, name that one by --stage {begun.stage} "
+            "--init if it is still the same, or take another output folder"
         )
 
 

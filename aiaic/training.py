@@ -38,7 +38,6 @@ from aiaic.throughput import Clock, flops_per_sample, peak_flops
 log = logging.getLogger(__name__)
 
 _SOUNDS_HEARD_FIRST = 512
-_EVALUATED_AT_ONCE = 64  # enough to keep a GPU busy, and few enough that many share a small set
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,9 +83,9 @@ def train(
     Raises:
         ValueError: ``init`` is missing, of another stage, or of another architecture; the run was
             begun with another recipe, other shards or from another checkpoint; there are no
-            samples; the GPU's memory does not hold a step.
+            samples.
         NonFiniteLossError: a loss is not finite.
-        OSError: the last checkpoint could not be stored.
+        OSError: the last checkpoint could not be stored; the GPU's memory does not hold a step.
     """
     torch.set_num_threads(recipe.training.threads)
     try:
@@ -96,9 +95,10 @@ def train(
         with contextlib.suppress(Exception):  # what has gone wrong first is told
             run.settle(patient=False)
         if isinstance(error, torch.OutOfMemoryError):
-            raise ValueError(
+            raise OSError(  # which may pass: somebody else's memory, or a dying worker's
                 "the GPU's memory does not hold a step: raise training.accumulate, which cuts it "
-                "into parts, or lower sampling.batch_size"
+                "into parts, or lower sampling.batch_size; a run that has checkpoints already is "
+                "to do so from this stage on, by --stage, or in another output folder"
             ) from error
         raise
     run.settle()
@@ -230,7 +230,7 @@ class Trainer:
         there are.
         """
         chosen = self._with_sound(self.samples.validation)
-        size = self._evaluated_at_once
+        size = self.recipe.evaluated_at_once
         own = [
             sample
             for i in range(self.run.rank * size, len(chosen), self.run.world_size * size)
@@ -304,13 +304,7 @@ class Trainer:
         """The same fixed sounds on every worker, spread evenly over the training samples."""
         heard = [sample for sample in self.samples.train if sample.sound is not None]
         every = max(1, len(heard) // _SOUNDS_HEARD_FIRST)
-        return self._loader().evaluation(heard[::every], self._evaluated_at_once)
-
-    @property
-    def _evaluated_at_once(self) -> int:
-        """A micro-batch of training at most, which fits the device; whatever the workers."""
-        parts = self.recipe.training.accumulate
-        return min(_EVALUATED_AT_ONCE, self.recipe.sampling.batch_size // parts)
+        return self._loader().evaluation(heard[::every], self.recipe.evaluated_at_once)
 
     def _batches(self) -> Generator[Batch, None, None]:
         chosen = self._with_sound(self.samples.train)

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _OPEN_FILES = 128
 _PAUSES_S = (1.0, 5.0, 20.0, 60.0)
 """Before a store that fails is asked again, beyond the tries that each request has."""
+_PATIENCE_S = 300.0
+"""After so long it is not asked again."""
 _MISTAKES = (FileNotFoundError, PermissionError)
 _ROWS = 4096
 _COLUMNS = [
@@ -135,12 +137,15 @@ class RangeReader:
 
 
 def _patiently(read: Callable[[], bytes]) -> bytes:
+    until = time.monotonic() + _PATIENCE_S
     for pause_s in _PAUSES_S:
         try:
             return read()
         except _MISTAKES:
             raise
         except OSError as error:
+            if time.monotonic() + pause_s > until:
+                raise
             log.warning("a sample is read again in %g s: %s", pause_s, error)
             time.sleep(pause_s)
     return read()

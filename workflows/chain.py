@@ -68,9 +68,10 @@ def check(job: Job, samples: Samples, workers: Iterable[int]) -> None:
 
     Raises:
         ValueError: the initial checkpoint does not fit, a stage was begun otherwise, there are no
-            samples, or too many workers for them.
+            samples, or too many workers for them, or the run has no folder of its own.
         FileNotFoundError: there is no initial checkpoint.
     """
+    checkpoints.check_place(job.out)
     for number in job.stages:
         usable = [ref for ref in samples.train if number != 2 or ref.sound is not None]
         if not usable:
@@ -217,10 +218,10 @@ def _begun(stage: str) -> checkpoint.Record | None:
 
 
 def _known_init(job: Job, number: int) -> str | None:
-    """What a stage starts from; None too where the job has yet to train it."""
+    """What a stage starts from; None too where the job has yet to train it, or is through."""
     if number != job.stages[0]:
-        before = checkpoints.stage_place(job.out, number - 1)
-        if checkpoints.read_finished(before) is None:
+        before, own = (checkpoints.stage_place(job.out, n) for n in (number - 1, number))
+        if checkpoints.read_finished(before) is None or checkpoints.read_finished(own) is not None:
             return None
     return init_place(job, number)
 

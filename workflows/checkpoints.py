@@ -9,7 +9,6 @@ import dataclasses
 import fcntl
 import functools
 import json
-import os
 import re
 import tempfile
 import time
@@ -25,6 +24,7 @@ from workflows import scratch
 STAGES = (1, 2, 3)
 _FINISHED = "stage.json"
 _BEGUN = "begun.json"
+_LOCK = ".training.lock"
 _STEP_NAME = re.compile(r"step-\d{7,}")
 _STEP = re.compile(r"(step-\d{7,})/checkpoint\.json")
 
@@ -54,25 +54,33 @@ class Finished:
 def alone(run: str) -> Generator[None, None, None]:
     """Nobody else trains into a run's folder within the context.
 
-    A store has no locks that end with their holder: there two drivers are not noticed.
+    A store has no locks that end with their holder, nor has every file system: there two drivers
+    are not noticed.
 
     Raises:
-        ValueError: somebody does, on this file system; or the folder is a whole bucket.
+        ValueError: somebody does.
     """
     if not storage.is_local(run):
-        if "/" not in run.partition("?")[0].rstrip("/").partition("://")[2]:
-            raise ValueError(f"'{run}' is a whole bucket: name a folder in it")
         yield
         return
     folder = storage.local_path(run)
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system may know no locks
-            _lock(descriptor, run)
+    with (folder / _LOCK).open("wb") as file:  # which stays: another may wait for it by its name
+        with contextlib.suppress(OSError):
+            _lock(file.fileno(), run)
         yield
-    finally:
-        os.close(descriptor)
+
+
+def check_place(run: str) -> None:
+    """Refuse a place that no run can lie at.
+
+    Raises:
+        ValueError: it is a whole bucket.
+    """
+    if not storage.is_local(run):
+        inner = run.partition("?")[0].partition("://")[2]
+        if "/" not in inner.rstrip("/"):
+            raise ValueError(f"'{run}' is a whole bucket: name a folder in it")
 
 
 def stage_place(run: str, stage: int) -> str:
@@ -265,7 +273,7 @@ def _local(place: str) -> Path:
 
 @functools.lru_cache(maxsize=8)
 def _download(place: str) -> Path:
-    folder = Path(tempfile.mkdtemp(dir=scratch.folder()), storage.name_of(place))
+    folder = _fresh_folder(place)
     folder.mkdir()
     for name in (checkpoint.RECORD, checkpoint.MODEL):
         (folder / name).write_bytes(storage.read_bytes(storage.join(place, name)))
@@ -273,6 +281,10 @@ def _download(place: str) -> Path:
 
 
 def _download_anew(place: str) -> Path:
-    folder = Path(tempfile.mkdtemp(dir=scratch.folder()), storage.name_of(place))
+    folder = _fresh_folder(place)
     storage.download_folder(place, folder)
     return folder
+
+
+def _fresh_folder(place: str) -> Path:
+    return Path(tempfile.mkdtemp(dir=scratch.folder()), storage.name_of(place))

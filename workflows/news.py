@@ -111,9 +111,9 @@ class Warnings(logging.Handler):
 class Reader:
     """Passes the news of one attempt on, in the driver.
 
-    ``committed`` is called in a thread of its own, one call after the other, as it may wait for
-    servers that do not answer; the context's end waits for the last one, and raises what the first
-    one to fail has raised.
+    ``committed`` is called in a thread of its own, as it may wait for servers that do not answer;
+    for the newest checkpoint alone, where several come meanwhile. The context's end waits for the
+    last call, and raises what the first one to fail has raised.
     """
 
     def __init__(self, news: News, progress: Progress, committed: Committed) -> None:
@@ -131,7 +131,7 @@ class Reader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._thread.shutdown()
+        self._thread.shutdown(cancel_futures=error is not None)
         for told in () if error else self._told:
             told.result()
 
@@ -155,6 +155,8 @@ class Reader:
         if "step" in new and position != (known.get("stage"), known.get("step")):
             self._progress(new["stage"], new["step"], new["steps"], new["loss"])
         if "committed" in new and new["committed"] != known.get("committed"):
+            if self._told and self._told[-1].cancel():
+                self._told.pop()
             self._told.append(self._thread.submit(self._committed, new["committed"]))
         unheard = new.get("warned", 0) - known.get("warned", 0)
         for line in new.get("warnings", [])[-unheard:] if unheard else []:

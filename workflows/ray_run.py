@@ -131,8 +131,8 @@ def fit(
         workers: how many; a range grows and shrinks with the cluster.
         gpu: a GPU for each worker; None: if the cluster has that many now.
         progress: called in this thread.
-        committed: likewise.
-        leave: whether to save and leave; likewise.
+        committed: called in another thread, see :class:`workflows.news.Reader`.
+        leave: whether to save and leave; called in this thread.
 
     Raises:
         ValueError, OSError: what the workers have raised, for a user to mend.
@@ -164,8 +164,6 @@ class _Driver:
         self._job, self._workers, self._leave = job, workers, leave
         self._progress, self._committed = progress, committed
         self._gpu = cluster.has_gpus_for(workers) if gpu is None else gpu
-        if gpu:
-            cluster.check_gpus(workers)
         if not self._gpu:
             cluster.warn_of_threads(workers, job.recipe.training.threads)
         self._patience = Patience(lambda: _position(job))

@@ -52,15 +52,11 @@ class Subject:
 
     def chunks(self) -> list[Callable[[], Iterable[Batch]]]:
         """All clips in order as chunks of whole batches, whoever takes them."""
-        loader, batch_size = self.loader(with_sound=self.networks.hears), self.batch_size
+        loader = self.loader(with_sound=self.networks.hears)
+        batch_size = self.recipe.evaluated_at_once
         size = _CHUNK_BATCHES * batch_size
         parts = [self.refs[start : start + size] for start in range(0, len(self.refs), size)]
         return [lambda part=part: loader.evaluation(part, batch_size) for part in parts]
-
-    @property
-    def batch_size(self) -> int:
-        """Clips at once, as in training."""
-        return self.recipe.sampling.batch_size
 
     def batches(
         self, refs: Sequence[SampleRef], doing: str, *, with_sound: bool
@@ -68,7 +64,7 @@ class Subject:
         """All clips in order, with a progress bar."""
         loader = self.loader(with_sound=with_sound)
         with tqdm(total=len(refs), desc=doing, unit="clip") as bar:
-            for batch in loader.evaluation(refs, self.batch_size):
+            for batch in loader.evaluation(refs, self.recipe.evaluated_at_once):
                 yield batch
                 bar.update(len(batch))
 

@@ -1,6 +1,7 @@
 """``aiaic train``: one stage or all three, in this process or on Ray, begun or continued."""
 
 import contextlib
+from collections.abc import Generator
 
 from aiaic import config
 from data_prep import storage
@@ -57,8 +58,8 @@ def train(
             tracker.finished(finished)
         return finished
     with (
+        _ray(workers, gpu),  # which takes over signals: so ours come after it
         checkpoints.alone(job.out),
-        _ray(workers),  # which takes over signals: so ours come after it
         leaving.asked_politely() as leave,
         tracker.tracked(tracking.describe(job)),
         Bars() as bars,
@@ -73,13 +74,18 @@ def train(
     return finished
 
 
-def _ray(workers: Workers) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def _ray(workers: Workers, gpu: bool | None) -> Generator[None, None, None]:
     """A cluster, where one is needed."""
     if workers.most == 0:
-        return contextlib.nullcontext()
+        yield
+        return
     from workflows import cluster  # noqa: PLC0415 (one process needs no Ray)
 
-    return cluster.connected(cpus=workers.most)
+    with cluster.connected(cpus=workers.most):
+        if gpu:
+            cluster.check_gpus(workers)
+        yield
 
 
 def _line(stage: Finished, out: str) -> str:
