@@ -65,7 +65,7 @@ def alone(run: str) -> Generator[None, None, None]:
         return
     folder = storage.local_path(run)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("wb") as file:  # which stays: another may wait for it by its name
+    with (folder / _LOCK).open("wb") as file:  # it stays: by then it may be the next one's
         with contextlib.suppress(OSError):
             _lock(file.fileno(), run)
         yield
