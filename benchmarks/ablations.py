@@ -15,8 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from workflows import recipes
-from workflows.recipes import VARIANTS
+from aiaic import recipes
+from aiaic.recipes import VARIANTS
 
 LATER = {"no_info_nce", "no_distillation", "augmented"}
 """Variants that differ from the method from stage 2 on, and start from its stage 1."""

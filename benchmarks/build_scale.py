@@ -26,8 +26,8 @@ from scale_simulation import simulate
 
 from data_prep import storage
 from data_prep.catalog import Clip
-from data_prep.decoder import decode_clip
-from data_prep.sample import MediaSettings
+from data_prep.media.isolated_decoder import decode_clip
+from data_prep.media.sample import MediaSettings
 
 CLIPS = 200_000
 EIGHT = {"prefixes": 8}

@@ -28,10 +28,11 @@ from av.audio.fifo import AudioFifo
 from av.audio.resampler import AudioResampler
 from clips import make_clips
 
-from data_prep import build, catalog, plan
-from data_prep.decoder import Decoder
-from data_prep.plan import BuildSettings, PlannedShard
-from data_prep.sample import MediaSettings
+from data_prep import catalog
+from data_prep.media.isolated_decoder import Decoder
+from data_prep.media.sample import MediaSettings
+from data_prep.shards import build, plan
+from data_prep.shards.plan import BuildSettings, PlannedShard
 
 SIZE_PX, RATE_HZ, QUALITY = 256, 16000, MediaSettings().jpeg_quality
 PEER_MS = 2640.0

@@ -22,8 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from train_speed import make_shards
 
-from workflows import batches, checkpoints, local_run, recipes
-from workflows.chain import Job
+from aiaic import recipes
+from workflows.artifacts import run_folder, samples
+from workflows.training import local
+from workflows.training.job import Job
 
 _SPAWN = multiprocessing.get_context("spawn")  # a restart loads everything anew
 
@@ -51,10 +53,10 @@ def main() -> None:
 def _probe(shards: str, folder: Path) -> float:
     """Seconds of an undisturbed step."""
     _train(shards, str(folder / "probe"), 80, 80, str(folder / "probe.log"))
-    (last,) = checkpoints.steps(checkpoints.stage_place(str(folder / "probe"), 1))
+    (last,) = run_folder.steps(run_folder.stage_place(str(folder / "probe"), 1))
     batch = recipes.load().sampling.batch_size
     return statistics.median(
-        batch / row["samples_per_s"] for row in checkpoints.read_timings(last)[20:]
+        batch / row["samples_per_s"] for row in run_folder.read_timings(last)[20:]
     )
 
 
@@ -98,7 +100,7 @@ def _train(shards: str, out: str, steps: int, save_every: int, log: str) -> None
             taken.write(f"{step}\n")
             taken.flush()
 
-        local_run.fit(job, batches.open_samples(shards, "train"), note, lambda _: None)
+        local.fit(job, samples.open_samples(shards, "train"), note, lambda _: None)
 
 
 if __name__ == "__main__":

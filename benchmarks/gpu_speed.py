@@ -42,12 +42,12 @@ from gpu_steps import (  # noqa: E402
     waits,
 )
 
-from aiaic import config, transfer  # noqa: E402
-from aiaic.loader import Loader  # noqa: E402
-from aiaic.recipe import Recipe  # noqa: E402
-from aiaic.saving import OffDevice  # noqa: E402
-from aiaic.stages import build as stages  # noqa: E402
-from workflows import recipes  # noqa: E402
+from aiaic import config, recipes  # noqa: E402
+from aiaic.checkpointing.async_saver import OffDevice  # noqa: E402
+from aiaic.loading import prefetch  # noqa: E402
+from aiaic.loading.loader import Loader  # noqa: E402
+from aiaic.training import build_stage as stages  # noqa: E402
+from aiaic.training.recipe import Recipe  # noqa: E402
 
 PARTS = ("stages", "without", "data", "sweep", "kernels")
 Row = dict[str, Any]
@@ -184,7 +184,7 @@ class Benchmark:
             pinned=device.type == "cuda",
         )
         made = loader.training(samples.train, recipe.sampling, 0, 1, 0)
-        with contextlib.closing(transfer.ahead(made, device)) as batches:
+        with contextlib.closing(prefetch.ahead(made, device)) as batches:
             yield batches
 
     def _blocked(self, training: Training) -> Row:

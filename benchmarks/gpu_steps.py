@@ -13,15 +13,15 @@ import simplejpeg
 import torch
 from torch import nn
 
-from aiaic import acceleration
-from aiaic.batch import Batch, mirrored
-from aiaic.loader import Samples
+from aiaic.loading.batch import Batch, mirrored
+from aiaic.loading.loader import Samples
+from aiaic.loading.sampler import SampleRef
 from aiaic.networks import model as networks
-from aiaic.optimization import AveragedWeights, adamw
-from aiaic.plan import SampleRef
-from aiaic.recipe import Recipe
-from aiaic.stages import build as stages
-from aiaic.throughput import flops_per_sample, peak_flops
+from aiaic.training import acceleration
+from aiaic.training import build_stage as stages
+from aiaic.training.optim import AveragedWeights, adamw
+from aiaic.training.recipe import Recipe
+from aiaic.training.throughput import flops_per_sample, peak_flops
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

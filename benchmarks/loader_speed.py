@@ -43,14 +43,15 @@ from clips import make_clips
 from numpy.typing import NDArray
 
 from aiaic.audio import AudioConfig
-from aiaic.loader import Loader, ViewConfig
-from aiaic.plan import SampleRef, SamplingConfig
-from data_prep import manifest, shard
+from aiaic.loading.loader import Loader, ViewConfig
+from aiaic.loading.sampler import SampleRef, SamplingConfig
 from data_prep.catalog import Clip
-from data_prep.media import read_clip
-from data_prep.sample import MediaSettings, Sample
-from data_prep.wav import samples_within
-from workflows.stored_tars import LocalTar
+from data_prep.media.clip import read_clip
+from data_prep.media.sample import MediaSettings, Sample
+from data_prep.media.wav import samples_within
+from data_prep.shards import manifest
+from data_prep.shards import tar as shard
+from workflows.artifacts.tar_cache import LocalTar
 
 HEIGHT, WIDTH = 256, 456
 SECONDS, RATE_HZ = 10, 16_000

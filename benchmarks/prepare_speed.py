@@ -24,9 +24,9 @@ from typing import Any
 from clips import link_clips, make_clips
 
 from data_prep import catalog
-from data_prep.plan import BuildSettings
-from data_prep.records import ShardRecord
-from data_prep.sample import MediaSettings
+from data_prep.media.sample import MediaSettings
+from data_prep.shards.plan import BuildSettings
+from data_prep.shards.records import ShardRecord
 
 SOURCES = 60
 CLIPS_PER_SHARD = 50
@@ -84,7 +84,7 @@ def _report(sources: list[Path], scratch: Path, steady: int, many: int) -> dict[
 
 def _measure(clips: str, out: str, workers: int) -> dict[str, Any]:
     """One build in this process and its children."""
-    from workflows import prepare
+    from workflows.commands import prepare
 
     begun = time.monotonic()
     peaks = _Peaks(with_ray=workers > 0)

@@ -28,9 +28,10 @@ import clips
 from scale_paper import Setup
 from scale_simulation import simulate
 
-from data_prep import build, catalog, storage
-from data_prep.plan import BuildSettings, plan
-from data_prep.sample import MediaSettings
+from data_prep import catalog, storage
+from data_prep.media.sample import MediaSettings
+from data_prep.shards import build
+from data_prep.shards.plan import BuildSettings, plan
 
 MEDIA = MediaSettings(size_px=256)
 FAST = 1e12

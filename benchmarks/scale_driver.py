@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from pyarrow import fs as arrow_fs
 
-from data_prep import records, s3, storage
+from data_prep import storage
 from data_prep.catalog import Catalog, Clip, read_vggsound
-from data_prep.manifest import WRITTEN, ShardEntry, picture_place, sound_place
-from data_prep.plan import BuildSettings, PlannedShard, choose_shard_count, plan
-from data_prep.publication import publish_manifest, standing_manifest
-from data_prep.records import ClipRow, ShardRecord
-from data_prep.shard import TarRecord
+from data_prep.shards import records
+from data_prep.shards.manifest import WRITTEN, ShardEntry, picture_place, sound_place
+from data_prep.shards.plan import BuildSettings, PlannedShard, choose_shard_count, plan
+from data_prep.shards.publish import publish_manifest, standing_manifest
+from data_prep.shards.records import ClipRow, ShardRecord
+from data_prep.shards.tar import TarRecord
+from data_prep.storage import s3
 
 SETTINGS = BuildSettings()
 LABELS = 309
@@ -95,7 +97,7 @@ def again(folder: str, out: str) -> dict[str, Any]:
 
 def dispatch(folder: str, out: str) -> dict[str, Any]:
     """Ray Data hands out all shards to workers that send made records back at once."""
-    from workflows import prepare
+    from workflows.commands import prepare
 
     _, shards = _planned(_Watch(), folder, out)
     prepare.ShardBuilder = _Instant

@@ -27,7 +27,7 @@ from PIL import Image
 
 from aiaic.audio import AudioConfig, LogMel
 from aiaic.color import rgb_to_lab
-from data_prep.sound import read_sound
+from data_prep.media.sound import read_sound
 
 RATE_HZ = 16000
 Codec = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]

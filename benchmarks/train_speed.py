@@ -30,18 +30,24 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from aiaic import checkpoint, config, training
-from aiaic.batch import Batch
-from aiaic.loader import Samples
-from aiaic.recipe import Recipe
-from aiaic.run import LocalRun
-from aiaic.training import Trainer
-from data_prep import build, catalog, synthetic
-from data_prep.plan import BuildSettings
-from data_prep.sample import MediaSettings
-from workflows import batches, checkpoints, cluster, local_run, ray_run, recipes
-from workflows.chain import Job
-from workflows.workers import Workers
+from aiaic import config, recipes
+from aiaic.checkpointing import checkpoint
+from aiaic.loading.batch import Batch
+from aiaic.loading.loader import Samples
+from aiaic.training import loop
+from aiaic.training.context import LocalRun
+from aiaic.training.loop import Trainer
+from aiaic.training.recipe import Recipe
+from data_prep import catalog, synthetic
+from data_prep.media.sample import MediaSettings
+from data_prep.shards import build
+from data_prep.shards.plan import BuildSettings
+from workflows.artifacts import run_folder
+from workflows.artifacts import samples as batches
+from workflows.cluster import session, train_driver
+from workflows.cluster.workers import Workers
+from workflows.training import local as local_run
+from workflows.training.job import Job
 
 CPU = torch.device("cpu")
 EVERY_S = 60.0
@@ -142,7 +148,7 @@ def _blocked(recipe: Recipe, samples: Samples, folder: Path) -> dict[str, Any]:
     )
     trainer = _trainer(small, samples, folder)
     with contextlib.closing(trainer._batches()) as made:
-        training.train_step(trainer, trainer.stage, [next(made)])
+        loop.train_step(trainer, trainer.stage, [next(made)])
     copying, writing = [], []
     for _ in range(5):
         begun = time.perf_counter()
@@ -162,7 +168,7 @@ def _blocked(recipe: Recipe, samples: Samples, folder: Path) -> dict[str, Any]:
 def _ray(recipe: Recipe, folder: Path, rounds: int) -> dict[str, Any]:
     """Seconds per step here and on one worker of Ray Train."""
     found: dict[str, list[float]] = {"local": [], "ray": []}
-    with cluster.connected(cpus=1):
+    with session.connected(cpus=1):
         for number, name in itertools.product(range(rounds), found):
             job = Job(
                 stages=(1,),
@@ -175,9 +181,9 @@ def _ray(recipe: Recipe, folder: Path, rounds: int) -> dict[str, Any]:
                 samples = batches.open_samples(job.shards, job.split)
                 local_run.fit(job, samples, lambda *_: None, lambda _: None)
             else:
-                ray_run.fit(job, Workers.exactly(1), False, lambda *_: None, lambda _: None)
-            (last,) = checkpoints.steps(checkpoints.stage_place(job.out, 1))
-            found[name].append(_rate(checkpoints.read_timings(last)))
+                train_driver.fit(job, Workers.exactly(1), False, lambda *_: None, lambda _: None)
+            (last,) = run_folder.steps(run_folder.stage_place(job.out, 1))
+            found[name].append(_rate(run_folder.read_timings(last)))
     ratios = [local / ray for local, ray in zip(found["local"], found["ray"], strict=True)]
     return {
         "samples_per_s": {name: round(statistics.median(r), 1) for name, r in found.items()},

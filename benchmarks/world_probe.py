@@ -28,10 +28,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from aiaic.color import AB_SCALE, join, rgb_to_lab
-from aiaic.evaluation.probe import sibling_probe_accuracy
+from aiaic.evaluation.probes import sibling_probe_accuracy
 from data_prep.catalog import read_vggsound
-from data_prep.media import read_clip
-from data_prep.sample import MediaSettings, Sample
+from data_prep.media.clip import read_clip
+from data_prep.media.sample import MediaSettings, Sample
 from data_prep.synthetic import KINDS, World, WorldKind, synthesize
 
 SIZE_PX = 96

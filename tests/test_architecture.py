@@ -18,20 +18,20 @@ def loaded_by(statement: str, names: tuple[str, ...]) -> str:
 
 
 def test_aiaic_loads_no_cluster_and_no_store():
-    statement = "import aiaic.training, aiaic.evaluation.passes, aiaic.inference"
+    statement = "import aiaic.training.loop, aiaic.evaluation.evaluator, aiaic.inference.colorizer"
     assert loaded_by(statement, FOREIGN) == "[]"
 
 
 def test_data_prep_loads_no_model_and_no_cluster():
-    assert loaded_by("import data_prep.build, data_prep.synthetic", ("ray", "torch")) == "[]"
+    assert loaded_by("import data_prep.shards.build, data_prep.synthetic", ("ray", "torch")) == "[]"
 
 
 def test_the_bridge_loads_no_ray():
-    assert loaded_by("import workflows.batches", ("ray",)) == "[]"
+    assert loaded_by("import workflows.artifacts.samples", ("ray",)) == "[]"
 
 
 def test_these_tests_can_fail():
-    assert loaded_by("import aiaic.training, ray", FOREIGN) != "[]"
+    assert loaded_by("import aiaic.training.loop, ray", FOREIGN) != "[]"
 
 
 def test_shapes_are_checked_in_tests():

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import tyro
 
-from workflows.commands import COMMANDS, Command, Outcome
-from workflows.leaving import StoppedError
+from workflows.options import COMMANDS, Command, Outcome
+from workflows.training.signals import StoppedError
 
 _DESCRIPTION = (
     "Audio-infused automatic image colorization: clips -> shards -> three training stages -> "
@@ -60,7 +60,7 @@ def parse(arguments: Sequence[str] | None = None) -> Command:
 def execute(options: Command) -> Outcome:
     """Carry out a command by the module of its name, which is loaded only now."""
     name = next(name for name, kind in COMMANDS.items() if kind is type(options))
-    return importlib.import_module(f"workflows.{name}").run(options)
+    return importlib.import_module(f"workflows.commands.{name}").run(options)
 
 
 def one_line(error: BaseException) -> str:

@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from aiaic.audio import to_float
-from aiaic.batch import Batch
 from aiaic.evaluation.conditions import IMAGE, MATCHED, NOISY_SNR_DB, Clip, key_seed
+from aiaic.loading.batch import Batch
 from aiaic.networks.model import Model
 
 

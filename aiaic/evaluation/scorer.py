@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aiaic.audio import to_float
-from aiaic.batch import Batch
 from aiaic.color import AB_SCALE, join, rgb_to_lab
-from aiaic.decoding import crop
+from aiaic.evaluation.assignment import Assignment
 from aiaic.evaluation.conditions import IMAGE, MATCHED, MISMATCHED, MISSING, SILENT, SWAPPED, Truth
 from aiaic.evaluation.encoding import Networks
-from aiaic.evaluation.guides import Assignment
-from aiaic.evaluation.perception import Features, Perception
-from aiaic.evaluation.scoring import (
+from aiaic.evaluation.perceptual import Features, Perception
+from aiaic.evaluation.scores import (
     PICTURE,
     RENDERING,
     Scores,
@@ -28,6 +26,8 @@ from aiaic.evaluation.scoring import (
     score,
     score_bound,
 )
+from aiaic.loading.batch import Batch
+from aiaic.loading.decoding import crop
 from aiaic.networks.model import Model
 
 WITHOUT_SOUND = "without_sound"

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from aiaic import losses
-from aiaic.augmentation import AugmentationConfig
-from aiaic.batch import Batch
-from aiaic.gather import gather
+from aiaic.distributed import gather
+from aiaic.loading.augmentation import AugmentationConfig
+from aiaic.loading.batch import Batch
 from aiaic.networks.model import Model
 from aiaic.stages.base import HearingStage, StageOutput, uncompiled
 

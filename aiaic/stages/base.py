@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aiaic.audio import to_float
-from aiaic.augmentation import AugmentationConfig, mask_spectrogram
-from aiaic.batch import Batch, Draw
+from aiaic.loading.augmentation import AugmentationConfig, mask_spectrogram
+from aiaic.loading.batch import Batch, Draw
 from aiaic.networks.model import Model
 
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aiaic import losses
-from aiaic.augmentation import AugmentationConfig
-from aiaic.batch import Batch, Draw
 from aiaic.color import AB_SCALE, rgb_to_lab
+from aiaic.loading.augmentation import AugmentationConfig
+from aiaic.loading.batch import Batch, Draw
 from aiaic.networks.model import Model
 from aiaic.stages.base import Function, HearingStage, Stage, StageOutput, uncompiled
-from aiaic.stages.semantics import Assigned, assign
+from aiaic.stages.condition_dropout import Assigned, assign
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from data_prep.catalog.rows import (
     splits_in_name,
     whole_seconds,
 )
-from data_prep.splits import SPLITS
+from data_prep.catalog.splits import SPLITS
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections import Counter
 
 from data_prep import storage
 from data_prep.catalog.rows import VIDEO_SUFFIXES, Catalog, Clip, finish, safe_key
-from data_prep.splits import SPLITS
+from data_prep.catalog.splits import SPLITS
 
 _NAMED_BY_START = re.compile(r"(.+)_(\d{6})")
 

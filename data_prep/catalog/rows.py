@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
-from data_prep import splits as split_rules
 from data_prep import storage
-from data_prep.splits import SPLITS, Leak
+from data_prep.catalog import splits as split_rules
+from data_prep.catalog.splits import SPLITS, Leak
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from data_prep.catalog.rows import (
     splits_in_name,
     whole_seconds,
 )
-from data_prep.splits import SPLITS
+from data_prep.catalog.splits import SPLITS
 
 log = logging.getLogger(__name__)
 

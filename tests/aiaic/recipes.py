@@ -1,7 +1,7 @@
 """A recipe small enough for tests, on the samples of ``samples.py``."""
 
 from aiaic import config
-from aiaic.recipe import Recipe
+from aiaic.training.recipe import Recipe
 
 TINY = config.override(
     Recipe(name="tiny"),

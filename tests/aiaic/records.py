@@ -1,7 +1,7 @@
 """A record of a checkpoint, as small as one can be."""
 
-from aiaic import checkpoint
-from aiaic.checkpoint import Record
+from aiaic.checkpointing import checkpoint
+from aiaic.checkpointing.checkpoint import Record
 
 
 def record(step: int, loss: float | None = None) -> Record:

@@ -3,8 +3,8 @@
 import numpy as np
 import simplejpeg
 
-from aiaic.loader import Samples
-from aiaic.plan import SampleRef
+from aiaic.loading.loader import Samples
+from aiaic.loading.sampler import SampleRef
 
 RATE_HZ = 16_000
 

@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from recipes import TINY
 
 from aiaic import config
-from aiaic.recipe import Recipe
+from aiaic.training.recipe import Recipe
+from tests.aiaic.recipes import TINY
 
 
 def test_json_round_trip():

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from data_prep.catalog import Catalog, read_vggsound
-from data_prep.plan import BuildSettings
-from data_prep.sample import MediaSettings
+from data_prep.media.sample import MediaSettings
+from data_prep.shards.plan import BuildSettings
 
 SETTINGS = BuildSettings(media=MediaSettings(size_px=32, pictures=2), shards=3)
 BROKEN = ("bbbbbbbbbbb", "missing"), ("ccccccccccc", "undecodable"), ("ddddddddddd", "too_short")

@@ -8,8 +8,8 @@ import soundfile
 from PIL import Image
 
 from data_prep.catalog import Clip
-from data_prep.media import read_clip
-from data_prep.sample import MediaSettings, Rejection, Sample
+from data_prep.media.clip import read_clip
+from data_prep.media.sample import MediaSettings, Rejection, Sample
 
 SETTINGS = MediaSettings(size_px=None)
 

@@ -29,10 +29,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep import records
-from data_prep.manifest import MANIFEST_NAME
-from data_prep.scratch import PREFIX
-from data_prep.verification import verify
+from data_prep.shards import records
+from data_prep.shards.manifest import MANIFEST_NAME
+from data_prep.shards.verify import verify
+from data_prep.storage.scratch import PREFIX
 from tests.conftest import write_clip
 from tests.faults.processes import PATIENCE_S, Nodes, builders, decoders, still_decoding, wait_for
 

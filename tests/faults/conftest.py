@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from data_prep import s3, s3_calls
+from data_prep.storage import s3, s3_calls
 from tests.conftest import S3_ENVIRONMENT, S3Server
 from tests.faults.s3_proxy import S3Proxy
 

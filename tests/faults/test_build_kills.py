@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from data_prep.catalog import Clip
-from data_prep.child import Child, DiedError
-from data_prep.decoder import Decoder
-from data_prep.manifest import load_manifest
-from data_prep.sample import MediaSettings, Sample
-from data_prep.verification import verify
+from data_prep.media.isolated_decoder import Decoder
+from data_prep.media.sample import MediaSettings, Sample
+from data_prep.media.worker_process import Child, DiedError
+from data_prep.shards.manifest import load_manifest
+from data_prep.shards.verify import verify
 from tests.conftest import write_clip
 from tests.faults import build_kills
 from tests.faults.build_kills import Stage, disturb, draw, make_world, undisturbed

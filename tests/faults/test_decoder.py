@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import child, records
-from data_prep.build import build_shards
 from data_prep.catalog import read_folder
-from data_prep.decoder import Decoder
-from data_prep.plan import BuildSettings, plan
-from data_prep.sample import MediaSettings, Rejection
+from data_prep.media import worker_process
+from data_prep.media.isolated_decoder import Decoder
+from data_prep.media.sample import MediaSettings, Rejection
+from data_prep.shards import records
+from data_prep.shards.build import build_shards
+from data_prep.shards.plan import BuildSettings, plan
 from tests.faults.media_files import ROSE, clip, clip_of, endless
 from tests.faults.processes import decoders
 
@@ -92,7 +93,8 @@ def test_whoever_decodes_is_stopped_and_nobody_begins_again(good, long_clip):
 def test_a_stop_is_heeded_that_comes_just_as_the_process_starts(good, monkeypatch):
     with Decoder(MediaSettings(size_px=None, max_decode_s=60.0)) as decoder:
         monkeypatch.setattr(
-            "data_prep.decoder.Child", lambda *of: decoder.stop() or child.Child(*of)
+            "data_prep.media.isolated_decoder.Child",
+            lambda *of: decoder.stop() or worker_process.Child(*of),
         )
         with pytest.raises(InterruptedError, match="decoding was stopped"):
             outcomes(decoder, good)

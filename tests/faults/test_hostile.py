@@ -15,14 +15,15 @@ import pytest
 import soundfile
 from PIL import Image
 
-from data_prep import manifest, storage
-from data_prep.build import build
+from data_prep import storage
 from data_prep.catalog import Catalog
-from data_prep.media import read_clip, read_file
-from data_prep.plan import BuildSettings
-from data_prep.sample import MediaSettings, RejectedError, Rejection, Sample
-from data_prep.sound import read_sound
-from data_prep.verification import verify
+from data_prep.media.clip import read_clip, read_file
+from data_prep.media.sample import MediaSettings, RejectedError, Rejection, Sample
+from data_prep.media.sound import read_sound
+from data_prep.shards import manifest
+from data_prep.shards.build import build
+from data_prep.shards.plan import BuildSettings
+from data_prep.shards.verify import verify
 from tests.faults.corpus import CASES, Expected, text_cases
 from tests.faults.media_files import clip, clip_of, number_in
 

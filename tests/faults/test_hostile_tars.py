@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep import manifest, storage
-from data_prep.build import build
+from data_prep import storage
 from data_prep.catalog import Catalog
-from data_prep.plan import BuildSettings
-from data_prep.shard import read_pictures, read_sounds
-from data_prep.verification import verify
+from data_prep.shards import manifest
+from data_prep.shards.build import build
+from data_prep.shards.plan import BuildSettings
+from data_prep.shards.tar import read_pictures, read_sounds
+from data_prep.shards.verify import verify
 from tests.faults.media_files import clip_of
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import boto3
 import pytest
 
-from data_prep import build, s3, s3_calls, s3_objects, storage
+from data_prep import storage
 from data_prep.catalog import read_folder
+from data_prep.shards import build
+from data_prep.storage import s3, s3_calls, s3_objects
 from tests.faults.s3_proxy import FAULTS, S3Proxy, at_random, first
 
 MIB = 1 << 20

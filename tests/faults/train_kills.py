@@ -49,36 +49,36 @@ class Point:
 
 POINTS: Mapping[str, Sequence[Point]] = {
     "start": (
-        Point("aiaic.training", "load_init"),
-        Point("aiaic.stages.build", "build", after=True),
-        Point("aiaic.stores", "newest_whole"),
-        Point("aiaic.stores", "newest_whole", after=True),
-        Point("workflows.checkpoints", "fetch", after=True),
+        Point("aiaic.training.loop", "load_init"),
+        Point("aiaic.training.build_stage", "build", after=True),
+        Point("aiaic.checkpointing.store", "newest_whole"),
+        Point("aiaic.checkpointing.store", "newest_whole", after=True),
+        Point("workflows.artifacts.run_folder", "fetch", after=True),
     ),
     "step": (
-        Point("aiaic.training", "train_step"),
-        Point("aiaic.training", "backward", after=True),
-        Point("aiaic.training", "train_step", after=True),
+        Point("aiaic.training.loop", "train_step"),
+        Point("aiaic.training.loop", "backward", after=True),
+        Point("aiaic.training.loop", "train_step", after=True),
         Point("simplejpeg", "decode_jpeg"),
     ),
     "save": (
-        Point("aiaic.checkpoint", "write"),
-        Point("aiaic.checkpoint", "save_file", half=True),
-        Point("aiaic.checkpoint", "save_file", after=True),
-        Point("aiaic.checkpoint", "write_record"),
+        Point("aiaic.checkpointing.checkpoint", "write"),
+        Point("aiaic.checkpointing.checkpoint", "save_file", half=True),
+        Point("aiaic.checkpointing.checkpoint", "save_file", after=True),
+        Point("aiaic.checkpointing.checkpoint", "write_record"),
     ),
     "upload": (
         Point("data_prep.storage", "publish"),
         Point("data_prep.storage", "publish", after=True),
-        Point("data_prep.s3_objects", "put"),
-        Point("data_prep.s3_objects", "put", after=True),
+        Point("data_prep.storage.s3_objects", "put"),
+        Point("data_prep.storage.s3_objects", "put", after=True),
     ),
     "commit": (
-        Point("aiaic.checkpoint", "write_record", after=True),
-        Point("aiaic.stores", "prune"),
-        Point("aiaic.stores", "prune", after=True),
-        Point("workflows.checkpoints", "finish"),
-        Point("workflows.checkpoints", "finish", after=True),
+        Point("aiaic.checkpointing.checkpoint", "write_record", after=True),
+        Point("aiaic.checkpointing.store", "prune"),
+        Point("aiaic.checkpointing.store", "prune", after=True),
+        Point("workflows.artifacts.run_folder", "finish"),
+        Point("workflows.artifacts.run_folder", "finish", after=True),
         Point("data_prep.storage", "write_bytes"),
     ),
 }
@@ -143,8 +143,9 @@ def _draw(rng: random.Random, points: Sequence[Point]) -> Kill:
 
 def make_shards(folder: Path, make_clip: Callable[..., Path]) -> str:
     """Four shards of 36 clips in two colours."""
-    from data_prep import build, catalog
-    from data_prep.sample import MediaSettings
+    from data_prep import catalog
+    from data_prep.media.sample import MediaSettings
+    from data_prep.shards import build
 
     for number in range(36):
         make_clip(
@@ -210,8 +211,11 @@ def train(
 ) -> None:  # fmt: skip
     """What a process does: the stages of a run, from the undisturbed run's stage before."""
     os.environ.update(environment)
-    from workflows import batches, checkpoints, local_run, recipes
-    from workflows.chain import Job
+    from aiaic import recipes
+    from workflows.artifacts import run_folder
+    from workflows.artifacts import samples as batches
+    from workflows.training import local
+    from workflows.training.job import Job
 
     first = stages[0]
     job = Job(
@@ -220,12 +224,12 @@ def train(
         shards=shards,
         split="train",
         out=out,
-        init=checkpoints.stage_place(whole, first - 1) if first > 1 else None,
+        init=run_folder.stage_place(whole, first - 1) if first > 1 else None,
     )
     samples = batches.open_samples(shards, "train")
     if kill is not None:
         arm(kill)
-    local_run.fit(job, samples, lambda *_: None, lambda _: None)
+    local.fit(job, samples, lambda *_: None, lambda _: None)
 
 
 def arm(kill: Kill) -> None:
@@ -253,9 +257,9 @@ def arm(kill: Kill) -> None:
 def content(run: str, stage: int) -> dict[str, str]:
     """SHA-256 of all that a finished stage consists of, without the times that it took."""
     from data_prep import storage
-    from workflows import checkpoints
+    from workflows.artifacts import run_folder
 
-    place = checkpoints.stage_place(run, stage)
+    place = run_folder.stage_place(run, stage)
     digests = {}
     if storage.is_local(place):  # listings leave hidden names out
         digests |= {path.name: "left over" for path in Path(place).glob(".step-*")}

@@ -1,3 +1,3 @@
 """What every process of ``train_kills`` needs, loaded once before it is forked."""
 
-import aiaic.training  # noqa: F401
+import aiaic.training.loop  # noqa: F401

@@ -34,18 +34,19 @@ def work(values: dict[str, Any]) -> Any:
     """What a worker does, without haste."""
     import ray.train
 
-    from aiaic import checkpoint, training
-    from workflows import ray_run
+    from aiaic.checkpointing import checkpoint
+    from aiaic.training import loop
+    from workflows.cluster import train_driver
 
     hang = _hang_of(values["job"]["out"])
     if ray.train.get_context().get_world_rank() == 0:
-        training.train_step = _noted(training.train_step, _steps_of(values["job"]["out"]))
+        loop.train_step = _noted(loop.train_step, _steps_of(values["job"]["out"]))
     elif ray.train.get_context().get_world_rank() == 1 and hang.exists():
         hang.unlink()
         os.kill(os.getpid(), signal.SIGSTOP)
-    training.train_step = _slowly(training.train_step, STEP_S)
+    loop.train_step = _slowly(loop.train_step, STEP_S)
     checkpoint.write_record = _slowly(checkpoint.write_record, SAVE_S)
-    return ray_run._work(values)
+    return train_driver._work(values)
 
 
 def _slowly(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
@@ -83,12 +84,13 @@ def drive() -> int:
     import ray.train
 
     from tests.faults import train_kills_ray
-    from workflows import cli, patience, ray_run
+    from workflows import cli
+    from workflows.cluster import retry_policy, train_driver
 
-    patience.PAUSES_S = patience.PAUSES_S[: int(os.environ.get("PAUSES", "9"))]
-    ray_run._GROW_EVERY_S = 2.0
-    ray_run._SETTLES_WITHIN_S = 5.0
-    started = ray_run._Driver._trainer
+    retry_policy.PAUSES_S = retry_policy.PAUSES_S[: int(os.environ.get("PAUSES", "9"))]
+    train_driver._GROW_EVERY_S = 2.0
+    train_driver._SETTLES_WITHIN_S = 5.0
+    started = train_driver._Driver._trainer
 
     def tell(driver: Any, count: int, told: Any) -> Any:
         sys.stderr.write(f"workers: {count}\n")
@@ -97,11 +99,11 @@ def drive() -> int:
         return trainer
 
     if "RAYS_OWN" in os.environ:
-        ray_run.FailureConfig = lambda **_: ray.train.FailureConfig(max_failures=-1)
-        ray_run.ScalingConfig = lambda **_: ray.train.ScalingConfig(
-            num_workers=(1, 2), elastic_resize_monitor_interval_s=ray_run._GROW_EVERY_S
+        train_driver.FailureConfig = lambda **_: ray.train.FailureConfig(max_failures=-1)
+        train_driver.ScalingConfig = lambda **_: ray.train.ScalingConfig(
+            num_workers=(1, 2), elastic_resize_monitor_interval_s=train_driver._GROW_EVERY_S
         )
-    ray_run._Driver._trainer = tell  # pyright: ignore[reportAttributeAccessIssue]
+    train_driver._Driver._trainer = tell  # pyright: ignore[reportAttributeAccessIssue]
     logging.captureWarnings(True)
     return cli.main(sys.argv[1:])
 
@@ -212,21 +214,24 @@ def workers() -> list[int]:
 
 def faults(shards: str, out: Path, settings: Sequence[str], stages: Sequence[int]) -> list[str]:
     """What is wrong with a finished run: each sample of each step has to count exactly once."""
-    from aiaic import checkpoint, plan
-    from workflows import batches, checkpoints, recipes
+    from aiaic import recipes
+    from aiaic.checkpointing import checkpoint
+    from aiaic.loading import sampler
+    from workflows.artifacts import run_folder
+    from workflows.artifacts import samples as batches
 
     recipe = recipes.load(settings=tuple(settings))
     samples = batches.open_samples(shards, "train")
     found = []
     for stage in stages:
         folder = out / f"stage{stage}"
-        finished = checkpoints.read_finished(str(folder))
+        finished = run_folder.read_finished(str(folder))
         if finished is None:
             found.append(f"stage {stage} is not finished")
             continue
         steps = (recipe.stage1, recipe.stage2, recipe.stage3)[stage - 1].steps
         record = checkpoint.read_record(folder / finished.final)
-        if record.ledger != plan.ledger(samples.train, recipe.sampling, 0, steps):
+        if record.ledger != sampler.ledger(samples.train, recipe.sampling, 0, steps):
             found.append(f"stage {stage}: samples were lost, or trained on twice")
         every = recipe.training.report_every
         expected = [step for step in range(1, steps + 1) if step % every == 0 or step == steps]

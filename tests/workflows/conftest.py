@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep import build, catalog
-from data_prep.sample import MediaSettings
+from data_prep import catalog
+from data_prep.media.sample import MediaSettings
+from data_prep.shards import build
 from tests.tiny import TINY
 
 SETTINGS = (
@@ -56,14 +57,15 @@ def shards(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def untrained_run(tmp_path_factory: pytest.TempPathFactory, shards: str) -> Path:
     """A run whose three stages are finished and hold random weights."""
-    from aiaic import checkpoint, config
+    from aiaic import config, recipes
+    from aiaic.checkpointing import checkpoint
     from aiaic.networks.model import build
-    from data_prep import manifest
-    from workflows import checkpoints, recipes
+    from data_prep.shards import manifest
+    from workflows.artifacts import run_folder
 
     run = tmp_path_factory.mktemp("untrained") / "run"
     recipe = recipes.load(settings=TINY)
-    for stage in checkpoints.STAGES:
+    for stage in run_folder.STAGES:
         record = checkpoint.Record(
             stage=stage,
             step=4,
@@ -83,9 +85,9 @@ def untrained_run(tmp_path_factory: pytest.TempPathFactory, shards: str) -> Path
                 part, record, weights, {}
             ),
         )
-        checkpoints.finish(
+        run_folder.finish(
             str(folder.parent),
-            checkpoints.Finished(
+            run_folder.Finished(
                 stage=stage,
                 final=folder.name,
                 best=folder.name,
@@ -102,10 +104,10 @@ def untrained_run(tmp_path_factory: pytest.TempPathFactory, shards: str) -> Path
 @pytest.fixture(scope="session")
 def ray_cluster(rclone_s3: Any) -> Iterator[None]:
     """One Ray cluster in this machine for all tests of a session; its workers reach the store."""
-    from workflows import cluster
+    from workflows.cluster import session
 
     with pytest.MonkeyPatch.context() as patch:
         rclone_s3.use(patch)
-        with cluster.connected(cpus=4):
+        with session.connected(cpus=4):
             patch.undo()
             yield

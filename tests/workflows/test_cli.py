@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from workflows import cli
-from workflows.commands import COMMANDS, Outcome, Submit, Train, flat
+from workflows.options import COMMANDS, Outcome, Submit, Train, flat
 
 MINIMAL = {
     "synthesize": ["--out", "x"],

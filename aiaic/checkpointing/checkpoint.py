@@ -1,0 +1,281 @@
+"""Checkpoints: folders that explain themselves and are safe to load.
+
+A checkpoint is ``checkpoint.json`` (:class:`Record`), ``model.safetensors`` (the whole model with
+averaged weights: what evaluation and the next stage read), ``training.safetensors`` (raw weights
+and optimizer moments: what a resume reads besides) and ``timings.json`` (how fast it went: the only
+file that differs each time). No file is a pickle.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from aiaic import config
+
+FORMAT_VERSION = 3
+_READABLE = (2, 3)
+RECORD = "checkpoint.json"
+"""File that makes a folder a checkpoint; written last."""
+MODEL = "model.safetensors"
+"""File of the averaged weights of the whole model."""
+_TRAINING = "training.safetensors"
+_DIGEST = "sha256"  # of the record itself, within it
+TIMINGS = "timings.json"
+"""File of :class:`Timings`."""
+
+
+class DamagedError(ValueError):
+    """A checkpoint is not what was written."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The checkpoint that a stage started from."""
+
+    place: str
+    """Path or URI as the user gave it."""
+    stage: int
+    model_sha256: str
+    """SHA-256 of its ``model.safetensors``."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a checkpoint is, beside its weights."""
+
+    stage: int
+    step: int
+    recipe: dict[str, Any]
+    """The whole configuration as plain JSON."""
+    manifest_digest: str
+    """SHA-256 of the manifest of the shards it was trained on."""
+    split: str
+    init: Origin | None
+    metrics: dict[str, float]
+    """Validation metrics at this step."""
+    curves: list[dict[str, float]]
+    """All metrics reported so far, one object per reported step."""
+    versions: dict[str, str]
+    precision: str = ""
+    """In which it was computed: ``fp32`` or ``bf16``."""
+    pending: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Sums of the terms since the last point of the curves, and over how many ``samples``."""
+    ledger: int = 0
+    """Sum of a hash of all (step, sample) that were trained on: see
+    :func:`aiaic.loading.sampler.ledger`."""
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+    """SHA-256 of each weight file."""
+    format_version: int = FORMAT_VERSION
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Timings:
+    """How a stage's time was spent, over all attempts that led to a checkpoint."""
+
+    begun_unix_s: float
+    """When the stage was begun for the first time."""
+    trained_s: float = 0.0
+    """Time of the steps that this checkpoint holds, with its validations; what a crash has lost,
+    restarts and waiting are the rest of the time since then."""
+    rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    """Throughput at each report, one object per reported step."""
+
+
+def step_name(step: int) -> str:
+    """The folder name of a checkpoint, which sorts by step."""
+    return f"step-{step:07d}"
+
+
+def steps(stage_folder: Path) -> list[Path]:
+    """The committed checkpoints of a stage, oldest first."""
+    return sorted(path.parent for path in stage_folder.glob(f"step-*/{RECORD}"))
+
+
+def write(
+    folder: Path,
+    record: Record,
+    model: Mapping[str, Tensor],
+    training: Mapping[str, Tensor],
+    timings: Timings | None = None,
+) -> None:
+    """Write a checkpoint into ``folder``, the record last.
+
+    Raises:
+        OSError: the disk takes no more, or fails.
+    """
+    for name, tensors in ((MODEL, model), (_TRAINING, training)):
+        try:
+            save_file(_contiguous(tensors), folder / name)
+        except SafetensorError as error:  # as which it tells of a full disk
+            raise OSError(f"checkpoint '{folder}': {name} cannot be written: {error}") from None
+    if timings is not None:
+        (folder / TIMINGS).write_text(json.dumps(config.to_json(timings)))
+    write_record(folder, record, (MODEL, _TRAINING))
+
+
+def write_record(folder: Path, record: Record, names: Sequence[str]) -> None:
+    """Write the record of a folder that holds the files ``names``: last, with their checksums."""
+    whole = dataclasses.replace(record, files={name: _sha256(folder / name) for name in names})
+    values = config.to_json(whole)
+    (folder / RECORD).write_text(_text(values | {_DIGEST: _digest(values)}))
+
+
+def read_record(folder: Path) -> Record:
+    """Read what a checkpoint says of itself.
+
+    Raises:
+        FileNotFoundError: ``folder`` is no checkpoint.
+        DamagedError: the record is damaged.
+        ValueError: it is of another format version.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at '{folder}': it has no {RECORD}")
+    try:
+        values = json.loads(path.read_text())
+        version = values.get("format_version")
+    except (json.JSONDecodeError, AttributeError, UnicodeDecodeError):
+        raise DamagedError(f"checkpoint '{folder}': {RECORD} is damaged") from None
+    if version not in _READABLE:
+        raise ValueError(
+            f"checkpoint '{folder}' has format {version}, this program reads {FORMAT_VERSION}"
+        )
+    digest = values.pop(_DIGEST, None)
+    if version == FORMAT_VERSION and digest != _digest(values):
+        raise DamagedError(f"checkpoint '{folder}': {RECORD} is damaged (checksum differs)")
+    return config.from_json(Record, values)
+
+
+def read_timings(folder: Path) -> Timings | None:
+    """How its time was spent; None where that is not known."""
+    try:
+        return config.from_json(Timings, json.loads((folder / TIMINGS).read_text()))
+    except (FileNotFoundError, ValueError):  # nothing is computed from them
+        return None
+
+
+def verify(folder: Path) -> None:
+    """Check a checkpoint's files against their checksums.
+
+    Raises:
+        DamagedError: the record cannot be read, or a file is missing or damaged; it is named.
+        ValueError: the record is of another format version.
+    """
+    try:
+        record = read_record(folder)
+    except FileNotFoundError as error:
+        raise DamagedError(str(error)) from None
+    for name, expected in record.files.items():
+        _check(folder, name, expected)
+
+
+def read_model(folder: Path) -> dict[str, Tensor]:
+    """The model weights (averaged), checked against their checksum.
+
+    Raises:
+        DamagedError: the file is missing or damaged.
+    """
+    return _read_weights(folder, MODEL)
+
+
+def read_training(folder: Path) -> dict[str, Tensor]:
+    """Raw weights and optimizer moments, checked against their checksum.
+
+    Raises:
+        DamagedError: the file is missing or damaged.
+    """
+    return _read_weights(folder, _TRAINING)
+
+
+def model_sha256(folder: Path) -> str:
+    """The recorded checksum of the model weights."""
+    return read_record(folder).files[MODEL]
+
+
+def commit(final: Path, fill: Callable[[Path], object]) -> Path:
+    """Fill a temporary folder and rename it to ``final``: it is there whole or not at all.
+
+    Also after the power has failed: files are on disk before the name is.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial = final.with_name(f".{final.name}-{secrets.token_hex(4)}")
+    partial.mkdir()  # not mkdtemp: others who share the storage may read it
+    try:
+        fill(partial)
+        for path in (*partial.iterdir(), partial):
+            _to_disk(path)
+        if final.exists():  # the same step, saved once more after a restart
+            (final / RECORD).unlink(missing_ok=True)
+            shutil.rmtree(final)
+        partial.replace(final)
+        _to_disk(final.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return final
+
+
+def sweep(stage_folder: Path) -> None:
+    """Delete what killed processes have left of checkpoints that they were writing or deleting."""
+    for left in stage_folder.glob(".step-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for folder in stage_folder.glob("step-*"):
+        if not (folder / RECORD).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    return {"torch": torch.__version__, "cuda": str(torch.version.cuda)}
+
+
+def _read_weights(folder: Path, name: str) -> dict[str, Tensor]:
+    _check(folder, name, read_record(folder).files.get(name))
+    try:
+        return load_file(folder / name)
+    except SafetensorError as error:
+        raise DamagedError(f"checkpoint '{folder}': {name} cannot be read: {error}") from None
+
+
+def _check(folder: Path, name: str, expected: str | None) -> None:
+    path = folder / name
+    if not path.is_file() or _sha256(path) != expected:
+        raise DamagedError(
+            f"checkpoint '{folder}': {name} is missing or damaged (checksum differs)"
+        )
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_text(values).encode()).hexdigest()
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=1, sort_keys=True)
+
+
+def _contiguous(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""A trained model as one folder to take away: weights, record, card and ONNX files."""

@@ -1,0 +1,1 @@
+"""Samples -> batches: which sample in which step, reading, decoding, augmentation."""

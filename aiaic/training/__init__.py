@@ -1,0 +1,1 @@
+"""One stage in training: the loop, its state, its reports, and how it resumes."""

@@ -1,0 +1,154 @@
+"""How fast a stage trains, where its time goes, and how much of the hardware it uses."""
+
+import copy
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+from aiaic.loading.batch import Batch
+from aiaic.stages.base import Stage
+
+Activity = Literal["waiting", "computing", "saving"]
+
+_PEAKS: tuple[tuple[str, dict[str, float]], ...] = (
+    (r"H100 PCIe", {"bf16": 756e12, "fp32": 51e12}),
+    (r"H100 NVL", {"bf16": 835e12, "fp32": 60e12}),
+    (r"H200 NVL", {"bf16": 835e12, "fp32": 60e12}),
+    (r"H100 \d+GB HBM3|H200", {"bf16": 989e12, "fp32": 67e12}),
+    (r"B200", {"bf16": 2250e12}),
+    (r"A100[- ].*", {"bf16": 312e12, "fp32": 19.5e12}),
+    (r"L40S", {"bf16": 362e12, "fp32": 91.6e12}),
+    (r"L4", {"bf16": 121e12, "fp32": 30.3e12}),
+    (r"A10", {"bf16": 125e12, "fp32": 31.2e12}),
+    (r"V100-SXM2-.*", {"fp32": 15.7e12}),
+)
+
+
+def flops_per_sample(stage: Stage, batch: Batch) -> float:
+    """Floating-point operations of one training sample, forward and backward.
+
+    Those of products and convolutions alone, as is usual; a multiplication and an addition count as
+    two. A copy without values (fake tensors) does the work of validation, which differs
+    from training in what is not counted, so nothing of the stage or of any random state changes, no
+    other worker takes part, and compilation is left out.
+
+    Args:
+        stage: as it is trained.
+        batch: one of its batches.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.random.fork_rng(devices=[]):
+        fakes = {f.name: _fake(getattr(batch, f.name)) for f in dataclasses.fields(batch)}
+        shadow = _without_values(stage)
+        with FlopCounterMode(display=False, custom_mapping=_CORRECTED) as counter:
+            shadow.validate(dataclasses.replace(batch, **fakes)).loss.sum().backward()
+    return counter.get_total_flops() / len(batch)
+
+
+def _convolution_backward(gradient: Any, x: Any, weight: Any, *others: Any, **_: Any) -> int:
+    """As many operations as forward for each of both gradients; torch 2.11 forgets the groups."""
+    transposed, wanted = others[4], others[7]
+    return conv_flop_count(x, weight, gradient, transposed) * (wanted[0] + wanted[1])
+
+
+_CORRECTED = {torch.ops.aten.convolution_backward: _convolution_backward}
+
+
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """Floating-point operations per second that a device can do at most; None if not known."""
+    if device.type != "cuda":
+        return None
+    return peak_of(torch.cuda.get_device_name(device), precision)
+
+
+def peak_of(name: str, precision: str) -> float | None:
+    """The dense peak of a data-centre GPU by the name that CUDA gives it, or None.
+
+    Source: NVIDIA's data sheets of each, halved where they state a rate with sparsity. fp32 is
+    without TF32.
+    """
+    for pattern, peaks in _PEAKS:
+        if re.fullmatch(rf"(NVIDIA |Tesla )?(?:{pattern})", name):
+            return peaks.get(precision)
+    return None
+
+
+class Clock:
+    """Wall time of a loop between two reports, by what the loop did; it waits for no device.
+
+    Args:
+        flops_per_sample: see :func:`flops_per_sample`.
+        peak_flops: of this worker's device; None if not known.
+        now: seconds from any moment on.
+    """
+
+    def __init__(
+        self,
+        flops_per_sample: float,
+        peak_flops: float | None,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._flops_per_sample, self._peak_flops, self._now = flops_per_sample, peak_flops, now
+        self._restart()
+
+    def _restart(self) -> None:
+        self._seconds: dict[Activity, float] = {"waiting": 0.0, "computing": 0.0, "saving": 0.0}
+        self._samples = 0
+
+    @contextmanager
+    def spent(self, activity: Activity) -> Iterator[None]:
+        """Time within is that of an activity: waiting for samples, computing (or handing work to
+        the device), or being blocked by a checkpoint. What is in none, as validation, counts not.
+        """
+        begun = self._now()
+        try:
+            yield
+        finally:
+            self._seconds[activity] += self._now() - begun
+
+    def count(self, samples: int) -> None:
+        """Add samples that this worker has trained on."""
+        self._samples += samples
+
+    def figures(self) -> dict[str, float]:
+        """Figures since the last call, of this worker; empty if there was nothing.
+
+        ``samples_per_s``; ``data_wait_share`` and ``saving_share`` of the time; and ``mfu``, the
+        share of the device's peak, if that is known. Read them when the device has caught up, as
+        after reading a loss.
+        """
+        total, seconds, samples = sum(self._seconds.values()), self._seconds, self._samples
+        self._restart()
+        if total == 0 or samples == 0:
+            return {}
+        found = {
+            "samples_per_s": samples / total,
+            "data_wait_share": seconds["waiting"] / total,
+            "saving_share": seconds["saving"] / total,
+        }
+        if self._peak_flops is not None:
+            found["mfu"] = samples / total * self._flops_per_sample / self._peak_flops
+        return found
+
+
+def _without_values(stage: Stage) -> Stage:
+    """A copy of fake tensors: no value is copied on the way."""
+    tensors = [*stage.parameters(), *stage.buffers()]
+    return copy.deepcopy(stage, {id(tensor): _fake(tensor) for tensor in tensors})
+
+
+def _fake(value: Any) -> Any:
+    """A tensor of the same shape on the CPU, fake within ``FakeTensorMode``; else the value."""
+    if not isinstance(value, Tensor):
+        return value
+    fake = torch.empty(value.shape, dtype=value.dtype)
+    if isinstance(value, nn.Parameter):
+        return nn.Parameter(fake, requires_grad=value.requires_grad)
+    return fake

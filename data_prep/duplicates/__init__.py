@@ -1,0 +1,1 @@
+"""Clips that repeat others, exactly or nearly."""

@@ -1,0 +1,1 @@
+"""One clip's file -> its pictures and its sound, or the reason why there are none."""

@@ -1,0 +1,262 @@
+"""One clip -> pictures and mono sound, or the reason why not. The file is opened once.
+
+Pictures are JPEG without chroma subsampling, since chroma is what is learned. Sound is 16-bit mono
+WAV: it decodes twenty times faster than FLAC, for half as many bytes again. Both were chosen by
+measurement, see ``benchmarks/shard_format.py``.
+"""
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import simplejpeg  # pyright: ignore[reportMissingTypeStubs]
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from data_prep.media import frames, quality
+from data_prep.media.frames import Window
+from data_prep.media.sample import (
+    Excerpt,
+    MediaSettings,
+    RejectedError,
+    Rejection,
+    Sample,
+    SoundFate,
+)
+from data_prep.media.sound import (
+    FLOOR_DBFS,
+    AnyPacket,
+    Track,
+    decode_track,
+    encode_wav,
+    level_dbfs,
+    open_media,
+    peak_dbfs,
+)
+
+_MISSING_S = 0.5  # at the end of a file: rounding, and packets that tell no length
+
+
+def read_clip(source: bytes | Path, clip: Excerpt, settings: MediaSettings) -> Sample | Rejection:
+    """Decodes one clip from its content or its path. What a file does never raises."""
+    try:
+        return read_clip_in_memory(source, clip, settings)
+    except MemoryError:
+        return out_of_memory(clip, settings)
+
+
+def out_of_memory(clip: Excerpt, settings: MediaSettings) -> Rejection:
+    """What becomes of a clip whose decoding takes too much memory."""
+    detail = f"needs more than {settings.max_memory_bytes >> 20} MiB of memory"
+    return Rejection(key=clip.key, reason="too_large", detail=detail)
+
+
+def read_clip_in_memory(
+    source: bytes | Path, clip: Excerpt, settings: MediaSettings
+) -> Sample | Rejection:
+    """As ``read_clip``, but raises MemoryError: a process without a past may have enough."""
+    try:
+        return _read(_content(source, settings.max_bytes), clip, settings)
+    except RejectedError as rejected:
+        return Rejection(key=clip.key, reason=rejected.reason, detail=rejected.detail)
+    except MemoryError:
+        raise
+    except (FFmpegError, ValueError, ArithmeticError) as error:
+        detail = f"{type(error).__name__}: {error}"[:200]
+        return Rejection(key=clip.key, reason="undecodable", detail=detail)
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """The content of a plain file. Raises RejectedError for what is none, or is too large.
+
+    It is judged after it is opened, without waiting: a pipe has no end, a device has too much.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RejectedError("missing", f"{path.name} is not there") from None
+    except PermissionError:
+        raise RejectedError("unreadable", f"{path.name} may not be read") from None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # links in a circle, a socket
+            raise
+        raise RejectedError("missing", f"{path.name} is no plain file") from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise RejectedError("missing", f"{path.name} is no plain file")
+        if found.st_size > max_bytes:
+            raise RejectedError("too_large", f"{found.st_size} bytes; at most {max_bytes} are read")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(found.st_size)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pictures:
+    images: list[NDArray[np.uint8]]
+    requested_s: list[float]
+    actual_s: list[float]
+    source_size: tuple[int, int]
+    crop: tuple[int, ...]
+    motion: float | None
+
+
+def _read(content: bytes, clip: Excerpt, settings: MediaSettings) -> Sample:
+    # Streams must not be asked for anything after their container is closed.
+    with open_media(content) as container:
+        if len(container.streams) > settings.max_streams:
+            raise RejectedError("too_large", f"{len(container.streams)} streams")
+        video = frames.video_stream(container, settings)
+        audio = next(iter(container.streams.audio), None)
+        origin_s = (container.start_time or 0) / av.time_base
+        packets = _demux(container, [video.index, *([audio.index] if audio else [])], settings)
+        _hold_whole(container, packets, origin_s)
+        shown = [p for p in packets if p.stream_index == video.index]
+        window = frames.find_window(shown, video, origin_s, clip, settings)
+        pictures = _pictures(shown, video, origin_s, window, settings)
+        heard_s = _sound_window(window, settings)
+        track = None
+        if audio is not None:
+            heard = [p for p in packets if p.stream_index == audio.index]
+            track = _track(heard, audio, origin_s, heard_s, settings)
+    level = level_dbfs(track.waveform) if track else FLOOR_DBFS
+    sound, fate = _usable_sound(track, level, settings)
+    sound_start_s = max(track.start_s - origin_s, heard_s[0]) if track and sound else 0.0
+    return Sample(
+        key=clip.key,
+        pictures=tuple(_jpeg(image, settings) for image in pictures.images),
+        requested_s=tuple(round(time_s, 6) for time_s in pictures.requested_s),
+        actual_s=tuple(round(time_s, 6) for time_s in pictures.actual_s),
+        width=pictures.images[0].shape[1],
+        height=pictures.images[0].shape[0],
+        source_width=pictures.source_size[0],
+        source_height=pictures.source_size[1],
+        source_s=round(window.file_end_s, 6),
+        crop=pictures.crop,
+        colorfulness=round(max(map(quality.colorfulness, pictures.images)), 2),
+        motion=pictures.motion,
+        picture_hash=tuple(
+            quality.perceptual_hash(frames.square_thumbnail(image)) for image in pictures.images
+        ),
+        sound=sound,
+        sound_fate=fate,
+        sound_start_s=round(sound_start_s, 6),
+        sound_s=len(track.waveform) / settings.sample_rate_hz if track and sound else 0.0,
+        rms_dbfs=round(level, 3),
+        peak_dbfs=round(peak_dbfs(track.waveform), 3) if track else FLOOR_DBFS,
+    )
+
+
+def _content(source: bytes | Path, max_bytes: int) -> bytes:
+    if isinstance(source, Path):
+        return read_file(source, max_bytes)
+    if len(source) > max_bytes:
+        raise RejectedError("too_large", f"{len(source)} bytes; at most {max_bytes} are read")
+    return source
+
+
+def _demux(
+    container: InputContainer, streams: list[int], settings: MediaSettings
+) -> list[AnyPacket]:
+    packets: list[AnyPacket] = []
+    for packet in container.demux(*(container.streams[index] for index in streams)):
+        if packet.size:
+            packets.append(packet)
+        if len(packets) > settings.max_packets:
+            raise RejectedError("too_large", f"more than {settings.max_packets} packets")
+    return packets
+
+
+def _hold_whole(container: InputContainer, packets: list[AnyPacket], origin_s: float) -> None:
+    """Refuses a Matroska file that is cut off: its streams do not say how long they are."""
+    if container.format.name != "matroska,webm" or not container.duration or not packets:
+        return
+    if {packet.stream_index for packet in packets} != set(range(len(container.streams))):
+        return  # one that is not read may be the longest
+    declared_s = container.duration / av.time_base
+    end_s = max(
+        float(((p.pts or 0) + (p.duration or 0)) * (p.time_base or 0)) - origin_s for p in packets
+    )
+    if declared_s - end_s > _MISSING_S:
+        raise RejectedError("undecodable", f"cut off at {end_s:.2f} of {declared_s:.2f} s")
+
+
+def _pictures(
+    shown: list[AnyPacket],
+    video: Any,
+    origin_s: float,
+    window: Window,
+    settings: MediaSettings,
+) -> _Pictures:
+    targets = frames.find_targets(shown, video, origin_s, window, settings)
+    outer = (
+        frames.outer_key_frames(shown, video, origin_s, window) if settings.measure_motion else []
+    )
+    decoded = frames.decode(shown, video, [*targets, *outer])
+    images, crop = frames.upright_images([decoded[t.pts] for t in targets], video, settings)
+    motion = None
+    if settings.measure_motion:
+        thumbnails = [frames.motion_thumbnail(frame) for frame in decoded.values()]
+        motion = round(quality.motion(thumbnails), 3)
+    return _Pictures(
+        images=images,
+        requested_s=[target.requested_s for target in targets],
+        actual_s=[frames.seconds(target.pts, video) - origin_s for target in targets],
+        source_size=(decoded[targets[0].pts].width, decoded[targets[0].pts].height),
+        crop=crop,
+        motion=motion,
+    )
+
+
+def _sound_window(window: Window, settings: MediaSettings) -> tuple[float, float]:
+    """Begin and end of the sound to keep, seconds in the file."""
+    if settings.sound_s is None:
+        return window.start_s, window.sound_end_s
+    middle_s = (window.start_s + window.end_s) / 2
+    start_s = max(window.start_s, middle_s - settings.sound_s / 2)
+    return start_s, min(start_s + settings.sound_s, window.sound_end_s)
+
+
+def _track(
+    packets: list[AnyPacket],
+    audio: AudioStream,
+    origin_s: float,
+    heard_s: tuple[float, float],
+    settings: MediaSettings,
+) -> Track:
+    return decode_track(
+        packets,
+        audio,
+        settings.sample_rate_hz,
+        start_s=origin_s + heard_s[0],
+        end_s=origin_s + heard_s[1],
+        max_s=settings.max_s,
+    )
+
+
+def _usable_sound(
+    track: Track | None, level: float, settings: MediaSettings
+) -> tuple[bytes, SoundFate]:
+    if track is None:
+        return b"", "absent"
+    if track.error:
+        return b"", "undecodable"
+    if len(track.waveform) < settings.min_sound_s * settings.sample_rate_hz:
+        return b"", "too_short" if len(track.waveform) else "absent"
+    if level < settings.silence_dbfs:
+        return b"", "silent"
+    return encode_wav(track.waveform, settings.sample_rate_hz), "kept"
+
+
+def _jpeg(image: NDArray[np.uint8], settings: MediaSettings) -> bytes:
+    encode: Any = simplejpeg.encode_jpeg
+    return bytes(encode(image, quality=settings.jpeg_quality, colorsubsampling="444"))

@@ -1,0 +1,190 @@
+"""Samples -> one shard: two plain tars, same keys, same order, the same bytes each time.
+
+``<name>.picture.tar`` holds ``<key>.0.jpg``, ``<key>.1.jpg``, ...; ``<name>.sound.tar`` holds
+``<key>.wav``, of zero bytes where a sample has no usable sound. Both are webdataset's format.
+Reading streams: nothing is extracted, and a member that is no plain file of a known kind is
+refused.
+"""
+
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from data_prep.media.sample import Sample
+
+PICTURE_SUFFIX = ".picture.tar"
+SOUND_SUFFIX = ".sound.tar"
+MAX_MEMBER_BYTES = 1 << 28
+"""No picture or sound of ours comes near this; a larger member is refused."""
+
+_PICTURE = re.compile(r"([^./]+)\.(\d+)\.jpg")
+_SOUND = re.compile(r"([^./]+)\.wav")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TarRecord:
+    """One tar file as it was written."""
+
+    bytes: int
+    """Its size."""
+    sha256: str
+    """Of all of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberRanges:
+    """Where one sample's contents lie: byte ranges of the members' contents, headers left out."""
+
+    picture_offsets: tuple[int, ...]
+    """Into the picture tar, one per picture."""
+    picture_sizes: tuple[int, ...]
+    """Bytes, one per picture."""
+    sound_offset: int
+    """Into the sound tar."""
+    sound_size: int
+    """Bytes; 0: no usable sound."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenShard:
+    """Two finished tars and where each sample lies in them."""
+
+    picture: TarRecord
+    sound: TarRecord
+    ranges: dict[str, MemberRanges]
+    """By key, in the order of the tars."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One member of a tar."""
+
+    key: str
+    position: int
+    """Number of the picture; 0 for sound."""
+    offset: int
+    """Of the content in the tar."""
+    content: bytes
+
+
+def write_shard(samples: Iterable[Sample], folder: Path, name: str) -> WrittenShard:
+    """Writes ``folder/name.picture.tar`` and ``folder/name.sound.tar``, one sample at a time.
+
+    Raises ValueError where two samples have the same key.
+    """
+    paths = [folder / f"{name}{suffix}" for suffix in (PICTURE_SUFFIX, SOUND_SUFFIX)]
+    ranges: dict[str, MemberRanges] = {}
+    with (
+        paths[0].open("wb") as pictures,
+        paths[1].open("wb") as sounds,
+        _writer(pictures) as picture_tar,
+        _writer(sounds) as sound_tar,
+    ):
+        for sample in samples:
+            if sample.key in ranges:
+                raise ValueError(f"sample {sample.key} stands twice in shard {name}")
+            ranges[sample.key] = MemberRanges(
+                picture_offsets=tuple(
+                    _add(picture_tar, pictures, f"{sample.key}.{position}.jpg", picture)
+                    for position, picture in enumerate(sample.pictures)
+                ),
+                picture_sizes=tuple(len(picture) for picture in sample.pictures),
+                sound_offset=_add(sound_tar, sounds, f"{sample.key}.wav", sample.sound),
+                sound_size=len(sample.sound),
+            )
+    picture, sound = (_record(path) for path in paths)
+    return WrittenShard(picture=picture, sound=sound, ranges=ranges)
+
+
+def read_pictures(stream: IO[bytes], name: str) -> Iterator[Member]:
+    """Pictures of a picture tar in order. Raises ValueError naming what does not belong there."""
+    return _members(stream, name, _PICTURE)
+
+
+def read_sounds(stream: IO[bytes], name: str) -> Iterator[Member]:
+    """Sounds of a sound tar in order. Raises ValueError naming what does not belong there."""
+    return _members(stream, name, _SOUND)
+
+
+def read_shard(folder: Path, name: str) -> Iterator[tuple[str, list[bytes], bytes]]:
+    """Key, pictures and sound (empty: none usable) of each sample of a shard on disk.
+
+    Raises ValueError where the two tars do not hold the same keys in the same order.
+    """
+    with (folder / f"{name}{PICTURE_SUFFIX}").open("rb") as stream:
+        pictures: dict[str, list[bytes]] = {}
+        for member in read_pictures(stream, f"{name}{PICTURE_SUFFIX}"):
+            pictures.setdefault(member.key, []).append(member.content)
+    with (folder / f"{name}{SOUND_SUFFIX}").open("rb") as stream:
+        keys = iter(pictures)
+        for member in read_sounds(stream, f"{name}{SOUND_SUFFIX}"):
+            if next(keys, None) != member.key:
+                raise ValueError(f"shard {name}: sound {member.key} has no picture in its place")
+            yield member.key, pictures[member.key], member.content
+        if (left := next(keys, None)) is not None:
+            raise ValueError(f"shard {name}: picture {left} has no sound member")
+
+
+def _writer(stream: IO[bytes]) -> tarfile.TarFile:
+    return tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT)
+
+
+def _add(tar: tarfile.TarFile, stream: IO[bytes], name: str, content: bytes) -> int:
+    """Adds a member with a fixed header; returns where its content begins."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    info.mode = 0o444
+    tar.addfile(info, io.BytesIO(content))
+    blocks = -(-len(content) // tarfile.BLOCKSIZE)
+    return stream.tell() - blocks * tarfile.BLOCKSIZE
+
+
+def _record(path: Path) -> TarRecord:
+    with path.open("rb") as stream:
+        return TarRecord(
+            bytes=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest()
+        )
+
+
+def _members(stream: IO[bytes], name: str, pattern: re.Pattern[str]) -> Iterator[Member]:
+    seen: set[tuple[str, int]] = set()
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            for info in tar:
+                member = _member(tar, info, name, pattern)
+                if (member.key, member.position) in seen:
+                    raise _MemberError(f"{name}: member {info.name!r} stands twice")
+                seen.add((member.key, member.position))
+                yield member
+        # A tar ends with two blocks of zeros, of which one has been read.
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise _MemberError(f"{name} is no whole tar: its end is missing")
+    except _MemberError:
+        raise
+    except (tarfile.TarError, ValueError, ArithmeticError, LookupError) as error:
+        raise ValueError(f"{name} is no whole tar: {error}") from None
+
+
+class _MemberError(ValueError):
+    """Names the tar and its member already."""
+
+
+def _member(
+    tar: tarfile.TarFile, info: tarfile.TarInfo, name: str, pattern: re.Pattern[str]
+) -> Member:
+    match = pattern.fullmatch(info.name)
+    if not info.isreg() or info.issparse() or match is None:
+        raise _MemberError(f"{name}: member {info.name!r} is no picture or sound of a shard")
+    if not 0 <= info.size <= MAX_MEMBER_BYTES:
+        raise _MemberError(
+            f"{name}: member {info.name!r} has {info.size} bytes, too many to be ours"
+        )
+    content = tar.extractfile(info)
+    assert content is not None  # a regular file has content
+    position = int(match[2]) if pattern is _PICTURE else 0
+    return Member(key=match[1], position=position, offset=info.offset_data, content=content.read())

@@ -1,0 +1,317 @@
+"""A place (path, ``file://`` or ``s3://`` URI): what lies there, and publication without halves.
+
+``s3://bucket/key?endpoint_override=host:port&scheme=http&region=...`` names a server of one's own;
+``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` does so for every URI that names none. Credentials
+come from the environment or AWS's usual chain, never from a URI. Libraries that write by
+``filesystem`` to some servers (``rclone serve s3``) need
+``AWS_REQUEST_CHECKSUM_CALCULATION=when_required``.
+
+Nothing is streamed to its final name while it is being made: what is published exists whole on this
+machine first, and what arrived at a store is compared. A full disk or store ends in an OSError of
+one line. How often and how long a store is asked: see ``s3_calls``.
+"""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (pyarrow ships no types)
+
+import contextlib
+import errno
+import fcntl
+import functools
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote, unquote, urlsplit
+
+from pyarrow import fs as arrow_fs
+
+from data_prep.storage import s3
+from data_prep.storage.s3 import ConflictError
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_PART = re.compile(r"\..+\.[0-9a-f]{12}\.part")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """A file as listed."""
+
+    name: str
+    """Path relative to the place that was listed, with ``/``."""
+    uri: str
+    """Path or URI of the file itself."""
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    """Time of the last change, nanoseconds since 1970."""
+
+    @property
+    def stamp(self) -> str:
+        """Tells whether the file is still the one that was read, without reading it."""
+        return f"{self.size}:{self.mtime_ns}"
+
+
+def is_local(place: str) -> bool:
+    """Whether a place lies on this machine's file system."""
+    return _scheme(place) in ("", "file")
+
+
+def local_path(place: str) -> Path:
+    """The path of a local place."""
+    if not is_local(place):
+        raise ValueError(f"{_scheme(place)}:// is not on this machine's file system: give a path")
+    if _scheme(place) == "":
+        return Path(place)
+    parts = urlsplit(place)
+    if parts.netloc not in ("", "localhost"):
+        raise ValueError(f"{place} names the host {parts.netloc}: write file:///path")
+    return Path(unquote(parts.path))
+
+
+def absolute(place: str) -> str:
+    """A place that means the same in every process, whatever its working directory."""
+    return str(local_path(place).absolute()) if is_local(place) else place
+
+
+def join(place: str, *names: str) -> str:
+    """The place of something below ``place``; a URI keeps its query."""
+    if _scheme(place) == "":
+        return str(Path(place, *names))
+    head, mark, query = place.partition("?")
+    tail = "/".join(quote(name) for name in names)
+    return f"{head.rstrip('/')}/{tail}{mark}{query}"
+
+
+def name_of(place: str) -> str:
+    """The last name of a place."""
+    if _scheme(place) == "":
+        return Path(place).name
+    return unquote(place.partition("?")[0].rstrip("/").rpartition("/")[2])
+
+
+def filesystem(place: str) -> tuple[Any, str]:
+    """``pyarrow.fs.FileSystem`` of a place, and the path on it, for libraries that want one.
+
+    Its reads from S3 do not notice an answer that is shorter than the object; those below do.
+    Raises ValueError for an unknown scheme, an S3 URI without a bucket, with credentials or with an
+    unknown query key.
+    """
+    if is_local(place):
+        return arrow_fs.LocalFileSystem(), str(local_path(place).absolute())
+    return s3.filesystem(_s3(place))
+
+
+def exists(place: str) -> bool:
+    """Whether a file or a folder lies there."""
+    if is_local(place):
+        return local_path(place).exists()
+    return size_of(place) is not None or s3.is_folder(place)
+
+
+def size_of(place: str) -> int | None:
+    """Bytes of the file that lies there; None where none does."""
+    if not is_local(place):
+        return s3.size_of(_s3(place))
+    path = local_path(place)
+    return path.stat().st_size if path.is_file() else None
+
+
+def list_files(place: str) -> list[StoredFile]:
+    """Every file below a folder, sorted by name, without hidden ones (a part starts with ``.``).
+
+    Raises FileNotFoundError where there is no such folder.
+    """
+    system, root = filesystem(place)
+    if is_local(place) and not local_path(place).is_dir():
+        raise FileNotFoundError(f"{place} is no folder that can be listed: check the path")
+    if is_local(place):
+        infos = system.get_file_info(arrow_fs.FileSelector(root, recursive=True))
+    else:
+        infos = s3.list_infos(place)
+    files: list[StoredFile] = []
+    for info in cast("list[Any]", infos):
+        if info.type != arrow_fs.FileType.File:
+            continue
+        # Plain text: path objects would cost seconds for 200,000 names.
+        name = cast(str, info.path).removeprefix(root).lstrip("/")
+        if "/." not in f"/{name}":
+            size, mtime_ns = cast(int, info.size), cast(int, info.mtime_ns)
+            files.append(StoredFile(name=name, uri=join(place, name), size=size, mtime_ns=mtime_ns))
+    return sorted(files, key=lambda file: file.name)
+
+
+def read_bytes(place: str) -> bytes:
+    """The whole file. Raises FileNotFoundError where none lies there."""
+    if is_local(place):
+        with _named(place):
+            return local_path(place).read_bytes()
+    return s3.read(_s3(place))
+
+
+def read_range(place: str, offset: int, length: int) -> bytes:
+    """``length`` bytes from ``offset``; fewer mean a damaged file: ValueError."""
+    if is_local(place):
+        with _named(place), local_path(place).open("rb") as file:
+            content = os.pread(file.fileno(), length, offset)
+    else:
+        content = s3.read(_s3(place), offset, length)
+    if len(content) != length:
+        raise ValueError(
+            f"{place} ends early: {len(content)} of {length} bytes at {offset}; verify the shards"
+        )
+    return content
+
+
+def write_bytes(place: str, content: bytes) -> None:
+    """Writes a file so that its name only ever holds the old or the new content."""
+    if is_local(place):
+        _replace(local_path(place), lambda part: part.write_bytes(content))
+    else:
+        s3.write(_s3(place), content)
+
+
+def write_if_unchanged(place: str, content: bytes, expected: bytes | None) -> None:
+    """Writes where ``expected`` (None: nothing) still lies; does nothing where ``content`` does.
+
+    Raises ConflictError where anything else lies. Of several who write at once exactly one
+    succeeds; for stores that ignore conditions see ``s3.write_if_unchanged``.
+    """
+    if not is_local(place):
+        s3.write_if_unchanged(_s3(place), content, expected)
+        return
+    final = local_path(place)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(final):
+        standing = final.read_bytes() if final.exists() else None
+        if standing == content:
+            return
+        if standing != expected:
+            raise ConflictError(f"{place} was changed by somebody else meanwhile; run again")
+        _replace(final, lambda part: part.write_bytes(content))
+
+
+def publish(local_file: Path, place: str) -> None:
+    """Copies a finished local file to its final name, whole or not at all.
+
+    Raises OSError where what arrived differs from what was sent; it is removed then.
+    """
+    if is_local(place):
+        _replace(local_path(place), lambda part: shutil.copyfile(local_file, part))
+    else:
+        s3.publish(local_file, _s3(place))
+
+
+def delete(place: str) -> None:
+    """Deletes a file; nothing happens where none lies."""
+    if is_local(place):
+        local_path(place).unlink(missing_ok=True)
+    else:
+        s3.delete(_s3(place))
+
+
+def sweep_parts(place: str, older_than_s: float) -> int:
+    """Removes what killed processes left unfinished below a folder; says how many files.
+
+    Choose more seconds than the longest write takes: a younger part may still be at work.
+    """
+    if not is_local(place):
+        return s3.sweep_uploads(_s3(place), older_than_s)
+    before = time.time() - older_than_s
+    parts = (path for path in local_path(place).rglob(".*.part") if _PART.fullmatch(path.name))
+    removed = 0
+    for path in parts:
+        with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+            if path.stat().st_mtime < before:
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def delete_folder(place: str, first: str) -> None:
+    """Deletes every file below a folder, the one that is called ``first`` before the others."""
+    for file in sorted(list_files(place), key=lambda file: file.name != first):
+        delete(file.uri)
+    if is_local(place):
+        shutil.rmtree(local_path(place))
+
+
+def upload_folder(folder: Path, place: str) -> None:
+    """Publishes every file below a local folder under a place."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        publish(path, join(place, path.relative_to(folder).as_posix()))
+
+
+def download_folder(place: str, folder: Path) -> None:
+    """Copies every file below a place into a local folder."""
+    for file in list_files(place):
+        target = folder / file.name
+        content = read_bytes(file.uri)
+        _replace(target, functools.partial(Path.write_bytes, data=content))
+
+
+def _scheme(place: str) -> str:
+    match = _SCHEME.match(place)
+    return match[1].lower() if match else ""
+
+
+def _s3(place: str) -> str:
+    if _scheme(place) != "s3":
+        raise ValueError(f"unknown scheme {_scheme(place)}://; use a path, file:// or s3://")
+    return place
+
+
+@contextlib.contextmanager
+def _named(place: str) -> Generator[None, None, None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{place} is not there: check the path") from None
+
+
+def _replace(final: Path, write: Callable[[Path], object]) -> None:
+    """Writes beside the final name, then takes its place."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        write(part)
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.replace(final)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno, "no space left: free some, or choose another place", str(final)
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(final: Path) -> Generator[None, None, None]:
+    """Keeps others on this file system out; ends with the process, however that ends."""
+    lock = final.with_name(f".{final.name}.lock")
+    while True:
+        with lock.open("wb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if not _is_at(held.fileno(), lock):
+                continue  # the one before us removed the file that we waited for
+            try:
+                yield
+            finally:
+                lock.unlink()
+            return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,372 @@
+"""Jobs on a real Ray cluster that asks for a token; addresses, refusals, lost connections."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.job_submission import JobStatus
+
+from workflows import cli
+from workflows.commands import submit
+
+ROOT = Path(__file__).parents[3]
+TOKEN = "0123456789abcdef0123456789abcdef"
+_PORTS = (
+    "--port",
+    "--dashboard-port",
+    "--ray-client-server-port",
+    "--node-manager-port",
+    "--object-manager-port",
+    "--dashboard-agent-listen-port",
+    "--dashboard-agent-grpc-port",
+    "--runtime-env-agent-port",
+    "--metrics-export-port",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A cluster of one machine that asks for a token."""
+
+    address: str
+    environment: dict[str, str]
+    """What a process needs in order to be let in."""
+
+    def get(self, path: str, token: str | None) -> Any:
+        """The Job API's answer to a plain request."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(f"{self.address}{path}", headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    @contextlib.contextmanager
+    def submit(self, *words: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+        """``aiaic submit`` as a process of its own: Ray reads its token once in a process."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "workflows.cli", "submit", "--address", self.address, *words],
+            env=self.environment | environment,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def read_until(process: "subprocess.Popen[str]", line: str) -> None:
+    """Read what the process writes, up to a line; Ray's own words stand before the job's."""
+    assert process.stdout is not None
+    assert line in iter(process.stdout.readline, "")
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """``ray start --head`` with ports and folders of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # sockets need a short path
+    (folder / "token").write_text(TOKEN)
+    ports = _free_ports(len(_PORTS))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "PYTHONUNBUFFERED": "",  # following is to flush by itself
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        *("start", "--head", "--block", "--num-cpus=1", "--disable-usage-stats"),
+        *("--object-store-memory=80000000", f"--temp-dir={folder}"),
+        *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"),
+        *(f"{flag}={port}" for flag, port in zip(_PORTS, ports, strict=True)),
+    ]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{ports[1]}"
+    try:
+        found = Head(address=address, environment=environment)
+        _await_answer(found, process, folder / "log")
+        yield found
+    finally:
+        _end(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def _await_answer(head: Head, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(OSError):
+            head.get("/api/jobs/", TOKEN)
+            return
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End the cluster: every process of its own session, and no other."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(20)
+    for pid in _session(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def _session(leader: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == leader:
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.ray
+def test_the_log_is_followed_while_the_job_runs(head: Head, tmp_path: Path) -> None:
+    waits = (
+        "import os, sys, time\n"
+        "print('ready', flush=True)\n"
+        "while not os.path.exists(sys.argv[1]): time.sleep(0.1)\n"
+        "print('done')\n"
+    )
+    with head.submit("--", sys.executable, "-c", waits, str(tmp_path / "go on")) as process:
+        read_until(process, "ready\n")
+        (tmp_path / "go on").touch()
+        out, err = process.communicate(timeout=120)
+    assert out == "done\n"
+    assert process.returncode == 0, err
+    assert TOKEN not in err
+
+
+@pytest.mark.ray
+def test_exit_code_and_folder_of_a_job(head: Head, tmp_path: Path) -> None:
+    """The folder's modules are there for the job and for the workers that it starts."""
+    (tmp_path / "mine.py").write_text("WORD = 'hello'\n")
+    code = (
+        "import mine, ray, sys\n"
+        "ray.init()\n"
+        "def word():\n"
+        "    import mine\n"
+        "    return mine.WORD\n"
+        "print(mine.WORD, 'and', ray.get(ray.remote(word).remote()))\n"
+        "sys.exit(3)\n"
+    )
+    options = ("--json", "--working-dir", str(tmp_path))
+    with head.submit(*options, "--", sys.executable, "-c", code) as process:
+        out, err = process.communicate(timeout=90)
+    assert process.returncode == 3, err
+    assert "hello and hello" in err
+    told = json.loads(out)
+    assert told | {"job": ""} == {
+        "job": "",
+        "address": head.address,
+        "status": "FAILED",
+        "exit_code": 3,
+    }
+    assert head.get(f"/api/jobs/{told['job']}", TOKEN)["driver_exit_code"] == 3
+
+
+@pytest.mark.ray
+def test_ctrl_c_stops_the_job(head: Head) -> None:
+    with head.submit("--", "sh", "-c", "echo ready; sleep 600") as process:
+        read_until(process, "ready\n")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    job = err.split()[err.split().index("job") + 1]
+    assert head.get(f"/api/jobs/{job}", TOKEN)["status"] == "STOPPED"
+
+
+@pytest.mark.ray
+def test_nobody_comes_in_without_the_token(head: Head) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        head.get("/api/jobs/", None)
+    assert refused.value.code == 401
+    refused.value.close()
+    strangers = [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "f" * 32}]
+    before = len(head.get("/api/jobs/", TOKEN))
+    for environment in strangers:
+        with head.submit("--", "true", **environment) as process:
+            out, err = process.communicate(timeout=120)
+        assert process.returncode == 1, err
+        assert out == ""
+        (line,) = err.splitlines()
+        assert line.startswith(f"aiaic: error: the cluster at {head.address} refused the token")
+        assert "RAY_AUTH_TOKEN_PATH" in line
+    assert len(head.get("/api/jobs/", TOKEN)) == before
+
+
+@pytest.fixture
+def closed() -> Iterator[str]:
+    """An address at which nothing answers: it is taken, but nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("address", "named"),
+    [
+        ("CLOSED", "ray dashboard cluster.yaml"),
+        ("ftp://somewhere:8265", "ftp://somewhere:8265"),
+        ("http://me:secret@somewhere:8265", "RAY_AUTH_TOKEN_PATH"),
+    ],
+)
+def test_a_wrong_address_is_one_line(
+    address: str, named: str, closed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = address.replace("CLOSED", closed)
+    assert cli.main(["submit", "--address", address, "--", "true"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert named in line
+    assert "secret" not in line
+    assert "somewhere" in line or closed in line
+
+
+def test_what_must_be_there_is_named(
+    tmp_path: Path,
+    closed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "absent"))
+    for words, named in (
+        (["--address", closed, "--", "true"], str(tmp_path / "absent")),
+        (["--working-dir", str(tmp_path / "no"), "--", "true"], str(tmp_path / "no")),
+        ([], "no command"),
+    ):
+        assert cli.main(["submit", *words]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert named in line
+
+
+def test_which_address_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # a cluster to join, no dashboard
+    assert submit.resolve_address(None) == submit.DEFAULT_ADDRESS
+    monkeypatch.setenv("RAY_ADDRESS", "http://joined:8265/")
+    assert submit.resolve_address(None) == "http://joined:8265"
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://variable")
+    assert submit.resolve_address(None) == "https://variable"
+    assert submit.resolve_address("given:8265") == "http://given:8265"
+
+
+class Flaky:
+    """A client whose connections break as told; each sends the log from its beginning."""
+
+    def __init__(self, *connections: list[str], ends: bool = True) -> None:
+        self.connections = list(connections)
+        self.ends = ends
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        if not self.connections:
+            raise ConnectionError("down")
+        for text in self.connections.pop(0):
+            yield text
+        if self.connections or not self.ends:
+            raise RuntimeError("WebSocket connection closed")
+
+    def get_job_info(self, job: str) -> Any:
+        return SimpleNamespace(status=SimpleNamespace(is_terminal=lambda: True))
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between connections, which then take no time."""
+    paused: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        paused.append(seconds)
+
+    monkeypatch.setattr(submit.asyncio, "sleep", sleep)
+    return paused
+
+
+def test_a_lost_connection_repeats_no_line(
+    waits: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    client: Any = Flaky(["one\n", "tw"], [], ["one\ntwo\nth"], ["one\n", "two\nthree\n", "four\n"])
+    asyncio.run(submit._follow(client, "job"))
+    assert capsys.readouterr().out == "one\ntwo\nthree\nfour\n"
+    assert waits == [2, 4, 2]
+
+
+def test_it_gives_up_on_a_cluster_that_stays_away(waits: list[float]) -> None:
+    client: Any = Flaky(["one\n"], ends=False)
+    with pytest.raises(ConnectionError, match=r"lost http://h:1 .*ray job logs .*aiaic-1"):
+        asyncio.run(submit._follow_or_tell(client, "http://h:1", "aiaic-1"))
+    assert len(waits) == 8
+
+
+@pytest.mark.parametrize(("driver", "code"), [(None, 1), (3, 3), (-9, 137), (0, 1)])
+def test_no_failure_is_exit_code_0(driver: int | None, code: int) -> None:
+    assert submit._exit_code(driver) == code
+
+
+class Stopping:
+    """A job that goes on for some looks, one of which gets no answer."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def stop_job(self, job: str) -> None:
+        """Taken at once."""
+
+    def get_job_status(self, job: str) -> JobStatus:
+        self.looks -= 1
+        if self.looks == 1:
+            raise ConnectionError("no answer, for once")
+        return JobStatus.RUNNING if self.looks > 0 else JobStatus.STOPPED
+
+
+def test_a_stop_waits_while_the_job_saves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(submit.time, "sleep", lambda _: None)
+    client: Any = Stopping(looks=50)
+    submit._stop(client, "job")
+    assert client.looks == 0
+    assert "has not stopped yet" not in caplog.text
+
+
+def test_a_job_that_does_not_stop_is_said_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(submit, "_SAVE_WITHIN_S", 0)
+    monkeypatch.setattr(submit, "_STOP_S", 0.01)
+    client: Any = Stopping(looks=1 << 30)
+    submit._stop(client, "job")
+    assert "job has not stopped yet" in caplog.text

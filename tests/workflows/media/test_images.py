@@ -1,0 +1,246 @@
+"""Files of pictures: what is read, what is refused, and that nothing turns or fades on the way."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from workflows.media import images
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    ramp = np.linspace(0, 255, 24 * 16 * 3).reshape(24, 16, 3)
+    return ramp.astype(np.uint8)
+
+
+def test_png_keeps_every_bit(rgb):
+    assert np.array_equal(images.decode(images.encode(rgb, ".PNG"), "a"), rgb)
+
+
+def test_jpeg_keeps_chroma_at_full_resolution():
+    stripes = np.zeros((16, 16, 3), np.uint8)
+    stripes[:, ::2] = (200, 60, 60)
+    stripes[:, 1::2] = (60, 60, 200)
+    back = images.decode(images.encode(stripes, ".jpg"), "a").astype(int)
+    assert np.abs(back - stripes).mean() < 4
+
+
+def test_exif_rotation_is_applied(rgb):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to see it upright
+    upright = images.decode(saved(Image.fromarray(rgb), "PNG", exif=exif), "a")
+    assert np.array_equal(upright, np.rot90(rgb, -1))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "LA", "1"])
+def test_every_mode_becomes_rgb(rgb, mode):
+    decoded = images.decode(saved(Image.fromarray(rgb).convert(mode), "PNG"), "a")
+    assert decoded.shape == rgb.shape
+    assert decoded.dtype == np.uint8
+
+
+def test_sixteen_bit_grey_is_scaled():
+    deep = np.array([[0, 257 * 100], [65535, 257 * 7]], np.uint16)
+    decoded = images.decode(saved(Image.fromarray(deep), "PNG"), "a")
+    assert decoded[..., 0].tolist() == [[0, 100], [255, 7]]
+
+
+def test_what_is_no_picture_is_refused():
+    for content in (b"", b"not a picture", b"GIF89a" + bytes(50)):
+        with pytest.raises(ValueError, match=r"'holiday\.png' is no picture"):
+            images.decode(content, "holiday.png")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_damaged_picture_is_refused(kind):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    content = saved(Image.fromarray(noise), kind)
+    with pytest.raises(ValueError, match=r"'a' is"):
+        images.decode(content[: len(content) // 2], "a")
+
+
+@pytest.mark.parametrize("side", [9_000, 60_000])
+def test_a_bomb_is_refused_before_it_is_decoded(side):
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
+    png += struct.pack(">I", zlib.crc32(chunk))
+    data = b"IDAT" + zlib.compress(bytes(100))
+    png += struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    with pytest.raises(ValueError, match=r"million|no picture"):
+        images.decode(png, "bomb.png")
+
+
+def profile(name: str) -> bytes:
+    import pyvips
+
+    return pyvips.Image.profile_load(name)
+
+
+def noise(*shape: int, dtype=np.uint8) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype)
+
+
+def smooth(dtype=np.uint8) -> np.ndarray:
+    """A picture of many colours, none of them at sRGB's edge."""
+    top = np.iinfo(dtype).max
+    rows, columns = np.mgrid[0.35:0.65:24j, 0.4:0.7:32j]
+    return (np.stack([rows, columns, 1 - rows], -1) * top).round().astype(dtype)
+
+
+@pytest.mark.parametrize("suffix", images.SUFFIXES)
+def test_every_format_is_written_and_read(suffix):
+    content = images.encode(smooth(), suffix.upper())
+    with Image.open(io.BytesIO(content)) as image:
+        kinds = {"jpg": "JPEG", "jpeg": "JPEG", "tif": "TIFF", "tiff": "TIFF"}
+        assert image.format == kinds.get(suffix[1:], suffix[1:].upper())
+    back = images.decode(content, "a").astype(int)
+    assert np.abs(back - smooth()).max() <= (0 if suffix in (".png", ".tif", ".tiff") else 8)
+    assert images.encode(smooth(), suffix) == content
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_stay_sixteen_where_the_format_has_them(suffix):
+    deep = noise(24, 32, 3, dtype=np.uint16)
+    picture = images.read(images.encode(deep, suffix), "a")
+    assert picture.bits == 8  # pixels alone belong to no file
+    source = images.Picture(rgb=deep, bits=16)
+    picture = images.read(images.write(deep, source, suffix), "a")
+    assert picture.bits == 16
+    assert np.array_equal(picture.rgb, deep)
+    shallow = images.read(images.write(picture.rgb, picture, ".jpg"), "a")
+    assert shallow.rgb.dtype == np.uint8
+    assert images.dropped(picture, ".jpg") == ["8 of 16 bits"]
+    assert images.dropped(picture, suffix) == []
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_transparency_passes_through(bits, suffix):
+    kind = np.uint16 if bits == 16 else np.uint8
+    alpha = noise(24, 32, dtype=kind)
+    source = images.Picture(rgb=smooth(kind), alpha=alpha, bits=bits)
+    back = images.read(images.write(source.rgb, source, suffix), "a")
+    assert back.alpha is not None
+    if suffix == ".webp" and bits == 16:
+        alpha = (alpha / 257).round()
+    assert np.array_equal(back.alpha, alpha)
+    assert images.read(images.write(source.rgb, source, ".jpg"), "a").alpha is None
+    assert "JPEG has no transparency" in images.dropped(source, ".JPG")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_exif_and_xmp_stay_and_the_orientation_is_upright(rgb, kind, suffix):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Camera"
+    exif.get_ifd(0x8769)[0x9003] = "1999:12:31 23:59:59"
+    exif.get_ifd(0x8825)[1] = "N"
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6" b="c"/></x:xmpmeta>'
+    extra = {"xmp": xmp}
+    if kind == "PNG":
+        from PIL.PngImagePlugin import PngInfo
+
+        extra = {"pnginfo": PngInfo()}
+        extra["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
+    picture = images.read(saved(Image.fromarray(rgb), kind, exif=exif, **extra), "a")
+    assert picture.rgb.shape == (16, 24, 3)
+    with Image.open(io.BytesIO(images.write(picture.rgb, picture, suffix))) as image:
+        found = image.getexif()
+        assert image.size == (24, 16)
+        assert found[0x0112] == 1
+        assert found[0x010F] == "Camera"
+        assert found.get_ifd(0x8769)[0x9003] == "1999:12:31 23:59:59"
+        assert found.get_ifd(0x8825)[1] == "N"
+        assert 'tiff:Orientation="1" b="c"' in str(image.info)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_wide_gamut_is_coloured_in_srgb_and_returned_to_its_own(dtype):
+    import pyvips
+
+    source = images.Picture(rgb=smooth(), profile=profile("p3"), bits=8)
+    kind = "srgb" if dtype == np.uint8 else "rgb16"
+    image = pyvips.Image.new_from_array(smooth(dtype)).copy(interpretation=kind)
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile("p3"))
+    picture = images.read(image.pngsave_buffer(), "a")
+    assert picture.rgb.dtype == np.uint16
+    assert np.abs(picture.rgb / 257.0 - smooth()).max() > 5  # the same numbers, other colours
+    content = images.write(picture.rgb, picture, ".png")
+    back = pyvips.Image.new_from_buffer(content, "")
+    assert back.get("icc-profile-data") == source.profile
+    step = 1 if dtype == np.uint8 else 100
+    assert np.abs(back.numpy().astype(int) - smooth(dtype)).max() <= step
+    eight = images.decode(content, "a")
+    assert np.abs(eight - picture.rgb / 257.0).max() <= 1.5
+
+
+def test_srgb_by_any_name_is_left_alone_and_no_profile_stays_none():
+    from PIL import ImageCms
+
+    named = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    content = saved(Image.fromarray(smooth()), "PNG", icc_profile=named)
+    picture = images.read(content, "a")
+    assert picture.is_srgb
+    assert np.array_equal(picture.rgb, smooth())
+    with Image.open(io.BytesIO(images.write(picture.rgb, picture, ".jpg"))) as image:
+        assert image.info["icc_profile"] == named
+    plain = images.read(saved(Image.fromarray(smooth()), "PNG"), "a")
+    with Image.open(io.BytesIO(images.write(plain.rgb, plain, ".png"))) as image:
+        assert "icc_profile" not in image.info
+
+
+def test_cmyk_becomes_srgb_and_says_so():
+    cmyk = Image.fromarray(smooth()).convert("CMYK")
+    picture = images.read(saved(cmyk, "JPEG"), "a")
+    assert picture.rgb.shape == (24, 32, 3)
+    assert np.corrcoef(picture.rgb.ravel(), smooth().ravel())[0, 1] > 0.7
+    with Image.open(io.BytesIO(images.write(picture.rgb, picture, ".tif"))) as image:
+        assert image.mode == "RGB"
+        assert image.info["icc_profile"] == profile("srgb")
+
+
+def test_a_profile_of_other_channels_is_named():
+    cmyk = Image.new("CMYK", (20, 20), (10, 20, 30, 40))
+    file = io.BytesIO()
+    cmyk.save(
+        file, "JPEG", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    )
+    with pytest.raises(ValueError, match="a colour profile of another kind"):
+        images.read(file.getvalue(), "a.jpg")
+
+
+def test_what_a_format_cannot_hold_is_named():
+    wide = np.zeros((2, 17_000, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"cannot write 'out/wide\.webp': .*choose \.png or \.tif"):
+        images.write(wide, images.Picture(rgb=wide), "out/wide.webp")
+
+
+def test_a_damaged_profile_is_named():
+    content = saved(Image.fromarray(smooth()), "JPEG", icc_profile=b"nonsense" * 40)
+    with pytest.raises(ValueError, match=r"'a' has a damaged colour profile"):
+        images.read(content, "a")
+
+
+def test_the_first_of_several_pages_is_taken_and_told():
+    pages = [Image.fromarray(smooth()), Image.fromarray(255 - smooth())]
+    content = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    picture = images.read(content, "a")
+    assert np.array_equal(picture.rgb, smooth())
+    assert images.dropped(picture, ".tif") == ["first of 2 pages"]
+
+
+def test_samples_of_other_kinds_are_refused():
+    content = saved(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF")
+    with pytest.raises(ValueError, match=r"'a' is a picture of kind .*float"):
+        images.read(content, "a")

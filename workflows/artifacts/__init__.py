@@ -1,0 +1,1 @@
+"""What lies in storage beside shards: run folders, caches, pretrained weights."""

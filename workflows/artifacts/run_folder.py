@@ -1,0 +1,294 @@
+"""Where a run's checkpoints lie: RUN/stage1/step-0000400, on a path or in an object store.
+
+A checkpoint is there once its ``checkpoint.json`` is, which is published last. A finished stage has
+``stage.json``, written last of all. The folder is the truth, whichever port wrote it.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import json
+import re
+import tempfile
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from aiaic import config
+from aiaic.checkpointing import checkpoint, store
+from aiaic.checkpointing.store import Fill
+from data_prep import storage
+from workflows.artifacts import scratch
+
+STAGES = (1, 2, 3)
+_FINISHED = "stage.json"
+_BEGUN = "begun.json"
+_LOCK = ".training.lock"
+_STEP_NAME = re.compile(r"step-\d{7,}")
+_STEP = re.compile(r"(step-\d{7,})/checkpoint\.json")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What ``stage.json`` tells of a finished stage."""
+
+    stage: int
+    final: str
+    """Folder name of the last checkpoint."""
+    best: str
+    """Folder name of the one with the lowest validation loss."""
+    steps: int
+    seconds: float
+    """Time since the stage was begun for the first time, interruptions included."""
+    metrics: dict[str, float]
+    """Validation metrics of the best checkpoint."""
+    precision: str
+    samples_per_s: float
+    """Training samples of all workers per second of the steps that stand."""
+    goodput: float = 1.0
+    """Share of the stage's time that went into the steps that stand."""
+
+
+@contextlib.contextmanager
+def alone(run: str) -> Generator[None, None, None]:
+    """Nobody else trains into a run's folder within the context.
+
+    A store has no locks that end with their holder, nor has every file system: there two drivers
+    are not noticed.
+
+    Raises:
+        ValueError: somebody does.
+    """
+    if not storage.is_local(run):
+        yield
+        return
+    folder = storage.local_path(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("wb") as file:  # it stays: by then it may be the next one's
+        with contextlib.suppress(OSError):
+            _lock(file.fileno(), run)
+        yield
+
+
+def check_place(run: str) -> None:
+    """Refuse a place that no run can lie at.
+
+    Raises:
+        ValueError: it is a whole bucket.
+    """
+    if not storage.is_local(run):
+        inner = run.partition("?")[0].partition("://")[2]
+        if "/" not in inner.rstrip("/"):
+            raise ValueError(f"'{run}' is a whole bucket: name a folder in it")
+
+
+def stage_place(run: str, stage: int) -> str:
+    """The folder of one stage of a run."""
+    return storage.join(run, f"stage{stage}")
+
+
+def steps(stage: str) -> list[str]:
+    """Places of the committed checkpoints of a stage's folder, oldest first."""
+    if not storage.exists(stage):
+        return []
+    matches = (_STEP.fullmatch(file.name) for file in storage.list_files(stage))
+    return [storage.join(stage, name) for name in sorted(m[1] for m in matches if m)]
+
+
+def read_record(place: str) -> checkpoint.Record:
+    """What the checkpoint at a place says of itself; only its record is downloaded."""
+    if storage.is_local(place):
+        return checkpoint.read_record(storage.local_path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        record = storage.read_bytes(storage.join(place, checkpoint.RECORD))
+        Path(folder, checkpoint.RECORD).write_bytes(record)
+        return checkpoint.read_record(Path(folder))
+
+
+def read_timings(place: str) -> list[dict[str, float]]:
+    """The throughput at each report of the checkpoint at a place; empty where it is not known."""
+    path = storage.join(place, checkpoint.TIMINGS)
+    if storage.size_of(path) is None:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, checkpoint.TIMINGS).write_bytes(storage.read_bytes(path))
+        timings = checkpoint.read_timings(Path(folder))
+    return timings.rows if timings else []
+
+
+def read_finished(stage: str) -> Finished | None:
+    """``stage.json`` of a stage's folder; None where the stage is not finished.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    place = storage.join(stage, _FINISHED)
+    if storage.size_of(place) is None:
+        return None
+    try:
+        values: dict[str, Any] = json.loads(storage.read_bytes(place))
+        return config.from_json(Finished, values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"'{place}' is damaged: {error}") from None
+
+
+def begun_unix_s(stage: str) -> float:
+    """When a stage was begun for the first time, which is noted in its folder: now, if never."""
+    place, now = storage.join(stage, _BEGUN), time.time()
+    if storage.size_of(place) is None:
+        storage.write_bytes(place, json.dumps({"begun_unix_s": now}).encode())
+        return now
+    try:
+        return float(json.loads(storage.read_bytes(place))["begun_unix_s"])
+    except (ValueError, KeyError, TypeError):  # nothing is computed from it
+        return now
+
+
+def finish(stage: str, finished: Finished) -> None:
+    """Write ``stage.json`` after deleting all checkpoints but the last and the best."""
+    store.prune(PlaceStore(stage), keep=1)
+    content = json.dumps(config.to_json(finished), indent=1, sort_keys=True)
+    storage.write_bytes(storage.join(stage, _FINISHED), content.encode())
+
+
+class PlaceStore:
+    """A stage's checkpoints at a place: a path, or an object store.
+
+    See :class:`aiaic.checkpointing.store.Store`.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def names(self) -> list[str]:
+        return [storage.name_of(place) for place in steps(self.stage)]
+
+    def record(self, name: str) -> checkpoint.Record:
+        return read_record(self.place(name))
+
+    def fetch(self, name: str) -> Path:
+        place = self.place(name)
+        # Not the copy of an earlier download: what was damaged may have been written anew.
+        return storage.local_path(place) if storage.is_local(place) else _download_anew(place)
+
+    def publish(self, name: str, fill: Fill) -> None:
+        publish(fill, self.place(name))
+
+    def delete(self, name: str) -> None:
+        storage.delete_folder(self.place(name), first=checkpoint.RECORD)
+
+    def sweep(self) -> None:
+        if storage.is_local(self.stage):
+            checkpoint.sweep(storage.local_path(self.stage))
+            return
+        if not storage.exists(self.stage):
+            return
+        begun = {file.name.partition("/")[0] for file in storage.list_files(self.stage)}
+        for name in sorted(begun - set(self.names())):
+            if _STEP_NAME.fullmatch(name):
+                self.delete(name)
+
+    def place(self, name: str) -> str:
+        return storage.join(self.stage, name)
+
+
+def publish(fill: Fill, place: str) -> None:
+    """Write a checkpoint to its place; it is there whole or not at all."""
+    if storage.is_local(place):
+        checkpoint.commit(storage.local_path(place), fill)
+        return
+    with tempfile.TemporaryDirectory(dir=scratch.folder()) as folder:
+        fill(Path(folder))
+        storage.delete(storage.join(place, checkpoint.RECORD))  # it would vouch for other files
+        for path in sorted(Path(folder).iterdir(), key=_record_last):
+            storage.publish(path, storage.join(place, path.name))
+
+
+def fetch(place: str) -> Path:
+    """A checkpoint as a local folder, see :func:`resolve`; from a store, its model and record."""
+    return _local(resolve(place))
+
+
+def fetch_stage(place: str, stage: int) -> Path:
+    """The best checkpoint of another stage of the run that ``place`` belongs to.
+
+    Raises:
+        FileNotFoundError: that stage of the run is not there or not finished.
+    """
+    return _local(resolve_stage(place, stage))
+
+
+def resolve(place: str) -> str:
+    """The place of a checkpoint, given that of a checkpoint, of a finished stage, or of a run.
+
+    A stage means its best checkpoint, and a run its last finished stage.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint, or the stage is not finished.
+    """
+    if storage.size_of(storage.join(place, checkpoint.RECORD)) is not None:
+        return place
+    for folder in (place, *(stage_place(place, stage) for stage in reversed(STAGES))):
+        finished = read_finished(folder)
+        if finished is not None:
+            return storage.join(folder, finished.best)
+    folders = (place, *(stage_place(place, stage) for stage in STAGES))
+    if unfinished := next((found for folder in folders if (found := steps(folder))), None):
+        raise FileNotFoundError(
+            f"'{place}' holds no finished stage: repeat its training command to its end, "
+            f"or name one of its checkpoints, such as '{unfinished[-1]}'"
+        )
+    raise FileNotFoundError(f"no checkpoint at '{place}': give a run, its stage or a checkpoint")
+
+
+def resolve_stage(place: str, stage: int) -> str:
+    """Like :func:`resolve`, for a certain stage of the run that ``place`` belongs to."""
+    for run in (place, storage_parent(place), storage_parent(storage_parent(place))):
+        folder = stage_place(run, stage)
+        finished = read_finished(folder)
+        if finished is not None:
+            return storage.join(folder, finished.best)
+    raise FileNotFoundError(f"the run of '{place}' has no finished stage {stage}")
+
+
+def storage_parent(place: str) -> str:
+    """The folder that a place lies in."""
+    head, mark, query = place.partition("?")
+    before = head.rstrip("/").rpartition("/")[0] or ("." if "/" not in head else "/")
+    return f"{before}{mark}{query}"
+
+
+def _lock(descriptor: int, run: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"another training writes into '{run}' now: wait for its end") from None
+
+
+def _record_last(path: Path) -> tuple[bool, str]:
+    return path.name == checkpoint.RECORD, path.name
+
+
+def _local(place: str) -> Path:
+    return storage.local_path(place) if storage.is_local(place) else _download(place)
+
+
+@functools.lru_cache(maxsize=8)
+def _download(place: str) -> Path:
+    folder = _fresh_folder(place)
+    folder.mkdir()
+    for name in (checkpoint.RECORD, checkpoint.MODEL):
+        (folder / name).write_bytes(storage.read_bytes(storage.join(place, name)))
+    return folder
+
+
+def _download_anew(place: str) -> Path:
+    folder = _fresh_folder(place)
+    storage.download_folder(place, folder)
+    return folder
+
+
+def _fresh_folder(place: str) -> Path:
+    return Path(tempfile.mkdtemp(dir=scratch.folder()), storage.name_of(place))

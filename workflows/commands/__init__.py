@@ -1,0 +1,1 @@
+"""The commands of ``aiaic``: one module each, with a function ``run(options)``."""

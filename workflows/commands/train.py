@@ -1,0 +1,99 @@
+"""``aiaic train``: one stage or all three, in this process or on Ray, begun or continued."""
+
+import contextlib
+from collections.abc import Generator
+
+from aiaic import config, recipes
+from data_prep import storage
+from workflows.artifacts import run_folder
+from workflows.artifacts import samples as batches
+from workflows.artifacts.run_folder import Finished
+from workflows.cluster.workers import Workers
+from workflows.options import Outcome, Train, flat
+from workflows.tracking import tracker as tracking
+from workflows.training import job as chain
+from workflows.training import local, signals
+from workflows.training.job import Job
+from workflows.training.progress import Bars
+
+_GPU = {"auto": None, "yes": True, "no": False}
+
+
+def run(options: Train) -> Outcome:
+    """Carry out the command."""
+    job = Job(
+        stages=run_folder.STAGES if options.stage == "all" else (int(options.stage),),
+        recipe=recipes.load(options.recipe, options.config, flat(options.overrides)),
+        shards=storage.absolute(options.shards),
+        split=options.split,
+        out=storage.absolute(options.out),
+        init=options.init and storage.absolute(options.init),
+        profile=options.profile,
+    )
+    finished = train(job, Workers.parse(options.workers), _GPU[options.gpu], options.tracking_uri)
+    values = {
+        "out": options.out,
+        "recipe": job.recipe.name,
+        "stages": {str(stage.stage): config.to_json(stage) for stage in finished},
+    }
+    return Outcome(values=values, text="\n".join(_line(stage, options.out) for stage in finished))
+
+
+def train(
+    job: Job, workers: Workers, gpu: bool | None = None, tracking_uri: str | None = tracking.NOWHERE
+) -> list[Finished]:
+    """Train the stages of a job; what stands already is continued or left as it is.
+
+    Args:
+        job: what to train, with places that mean the same everywhere.
+        workers: workers of Ray Train; none: this process.
+        gpu: a GPU for each worker of Ray Train; None: if the cluster has that many.
+        tracking_uri: MLflow; None: ``mlflow.db`` in this folder.
+
+    Raises:
+        ValueError, OSError: what a user has to mend, told before anything is written.
+        StoppedError: SIGTERM or Ctrl-C came, and was obeyed after a checkpoint.
+    """
+    samples = batches.open_samples(job.shards, job.split)
+    chain.check(job, samples, range(max(1, workers.least), max(1, workers.most) + 1))
+    tracker = tracking.open_tracker(tracking_uri, job.out)
+    if (finished := chain.finished(job)) is not None:
+        with tracker.tracked(tracking.describe(job)):
+            tracker.finished(finished)
+        return finished
+    with (
+        _ray(workers, gpu),  # which takes over signals: so ours come after it
+        run_folder.alone(job.out),
+        signals.asked_politely() as leave,
+        tracker.tracked(tracking.describe(job)),
+        Bars() as bars,
+    ):
+        if workers.most == 0:
+            finished = local.fit(job, samples, bars.show, tracker.committed, leave)
+        else:
+            from workflows.cluster import train_driver  # noqa: PLC0415 (one process needs no Ray)
+
+            finished = train_driver.fit(job, workers, gpu, bars.show, tracker.committed, leave)
+        tracker.finished(finished)
+    return finished
+
+
+@contextlib.contextmanager
+def _ray(workers: Workers, gpu: bool | None) -> Generator[None, None, None]:
+    """A cluster, where one is needed."""
+    if workers.most == 0:
+        yield
+        return
+    from workflows.cluster import session  # noqa: PLC0415 (one process needs no Ray)
+
+    with session.connected(cpus=workers.most):
+        if gpu:
+            session.check_gpus(workers)
+        yield
+
+
+def _line(stage: Finished, out: str) -> str:
+    folder = storage.join(run_folder.stage_place(out, stage.stage), stage.best)
+    loss = stage.metrics.get("validation_loss")
+    measured = "not validated" if loss is None else f"validation loss {loss:.5f}"
+    return f"stage {stage.stage}: {stage.steps} steps, {stage.seconds:.1f} s, {measured}, {folder}"

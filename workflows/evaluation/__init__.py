@@ -1,0 +1,1 @@
+"""An evaluation: what is evaluated, on which clips, and what is measured."""

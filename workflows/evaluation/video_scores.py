@@ -1,0 +1,60 @@
+"""Videos of ``aiaic evaluate --videos``: coloured anew by their own sound, against themselves."""
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from aiaic.inference.colorizer import Colorizer
+from aiaic.networks.model import Model
+from data_prep import storage
+from data_prep.catalog import VIDEO_SUFFIXES
+from workflows.artifacts import scratch
+from workflows.media import video
+
+
+def score(videos: Mapping[str, str], model: Model, size_px: int) -> dict[str, Any]:
+    """PSNR and flicker of colour videos, coloured anew from their lightness and sound.
+
+    Args:
+        videos: their places by name.
+        model: that hears.
+        size_px: short side at which chroma is predicted.
+
+    Returns:
+        Means over videos, and ``each`` by name.
+
+    Raises:
+        ValueError: one of them cannot be coloured or compared.
+    """
+    colorizer = Colorizer(model, size_px=size_px)
+    each: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(dir=scratch.folder()) as folder:
+        result = str(Path(folder, "coloured.mkv"))
+        for name, source in videos.items():
+            video.colorize(source, result, colorizer)
+            each[name] = dataclasses.asdict(video.measure(result, source))
+    figures = ("psnr_db", "flicker_ab", "original_flicker_ab")
+    means = {figure: float(np.mean([row[figure] for row in each.values()])) for figure in figures}
+    return {"n": len(each), **means, "each": each}
+
+
+def find(place: str) -> dict[str, str]:
+    """The places of a video, or of all in a folder, by their names.
+
+    Raises:
+        FileNotFoundError: there is no such place.
+        ValueError: the folder holds no video.
+    """
+    if storage.size_of(place) is not None:
+        return {storage.name_of(place): place}
+    if not storage.exists(place):
+        raise FileNotFoundError(f"no video or folder at '{place}'")
+    found = {file.name: file.uri for file in storage.list_files(place)}
+    videos = {n: u for n, u in found.items() if PurePosixPath(n).suffix.lower() in VIDEO_SUFFIXES}
+    if not videos:
+        raise ValueError(f"folder '{place}' holds no video ({', '.join(VIDEO_SUFFIXES)})")
+    return videos

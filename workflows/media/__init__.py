@@ -1,0 +1,1 @@
+"""Pictures and videos of users: reading, colouring and writing them."""

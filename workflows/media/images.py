@@ -1,0 +1,270 @@
+"""Files of pictures -> sRGB arrays, and back: PNG, JPEG, WebP and TIFF.
+
+What belongs to a picture stays with it: 16 bits where the written format has them, transparency,
+EXIF, XMP and the colour profile. A picture in another RGB space (Display P3, Adobe RGB) is coloured
+in sRGB and returns to its own; from grey and CMYK profiles the result is sRGB and says so. TIFF
+keeps profile, XMP and description, but no EXIF, which libvips neither reads nor writes there.
+
+Which format a file has is told by its content, and no loader but these four can be reached.
+"""
+
+import dataclasses
+import functools
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyvips
+from numpy.typing import NDArray
+
+from aiaic.inference.upsampling import to_8_bit
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+MAX_PIXELS = 64_000_000
+"""Larger pictures are refused before they are decoded."""
+
+_LOADERS = {
+    b"\x89PNG\r\n\x1a\n": "pngload_buffer",
+    b"\xff\xd8\xff": "jpegload_buffer",
+    b"II*\0": "tiffload_buffer",
+    b"MM\0*": "tiffload_buffer",
+}
+_JPEG = {"Q": 95, "subsample_mode": "off"}
+_TIFF = {"compression": "deflate", "predictor": "horizontal"}
+_SAVERS: dict[str, dict[str, Any]] = {
+    ".png": {},
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": {"Q": 95, "smart_subsample": True},
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+}
+_DEEP_SUFFIXES = (".png", ".tif", ".tiff")
+_BANDS_OF_SPACE = {b"GRAY": 1, b"RGB ": 3, b"CMYK": 4}
+_SPACES = ("b-w", "grey16", "srgb", "rgb16", "cmyk")
+_KEPT_FIELDS = ("exif-", "xmp-data", "image-description")
+_ORIENTATION_IN_XMP = re.compile(rb'(tiff:Orientation(?:="|>))[1-8]')
+_PROFILE = "icc-profile-data"
+
+pyvips.block_untrusted_set(True)
+pyvips.cache_set_max(0)  # each picture is seen once
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A decoded file: its pixels, upright and in sRGB, and what else belongs to it."""
+
+    rgb: NDArray[Any]
+    """sRGB [h w 3], uint8 or uint16."""
+    alpha: NDArray[Any] | None = None
+    """Opacity [h w], of the file's own depth."""
+    bits: int = 8
+    """Depth of the file: 8 or 16. ``rgb`` may be deeper, so that a profile costs no levels."""
+    profile: bytes | None = None
+    """ICC profile of the result; None: none, which means sRGB."""
+    is_srgb: bool = True
+    """Whether that profile is sRGB's, so that pixels need no conversion."""
+    metadata: tuple[tuple[int, str, Any], ...] = ()
+    """EXIF, XMP and description as libvips holds them: type, name, value."""
+    pixels_per_mm: tuple[float, float] = (1.0, 1.0)
+    """Resolution in print, across and down; libvips's 1 where the file tells none."""
+    pages: int = 1
+    """Pages of the file, of which this is the first."""
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name says that it is a picture we read and write."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def decode(content: bytes, name: str) -> NDArray[np.uint8]:
+    """An upright 8-bit sRGB picture [h w 3]; all else that the file holds is dropped.
+
+    Raises:
+        ValueError: see :func:`read`.
+    """
+    return to_8_bit(read(content, name).rgb)
+
+
+def encode(rgb: NDArray[Any], suffix: str) -> bytes:
+    """A file's content, its format by suffix, of sRGB pixels alone."""
+    return write(rgb, Picture(rgb=rgb), suffix)
+
+
+def read(content: bytes, name: str) -> Picture:
+    """The first page of a file of pictures, its EXIF rotation applied.
+
+    Raises:
+        ValueError: it is none of the formats, damaged, too large, neither 8- nor 16-bit, or its
+            colour profile is broken.
+    """
+    try:
+        image = _open(content, name)
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(
+                f"'{name}' has {image.width} x {image.height} pixels, more than "
+                f"{MAX_PIXELS // 1_000_000} million: make it smaller first"
+            )
+        if image.format not in ("uchar", "ushort") or image.interpretation not in _SPACES:
+            raise ValueError(
+                f"'{name}' is a picture of kind {image.interpretation}, {image.format}: "
+                "save it as grey, RGB or CMYK of 8 or 16 bits first"
+            )
+        return _decoded(image, name)
+    except pyvips.Error as error:
+        raise ValueError(f"'{name}' is a damaged picture: {_reason(error)}") from None
+
+
+def write(rgb: NDArray[Any], like: Picture, target: str) -> bytes:
+    """A file's content: new pixels with all that belongs to another picture.
+
+    JPEG is q95 and WebP q95, JPEG with chroma at full resolution; TIFF is deflated. JPEG and WebP
+    are 8-bit, JPEG has no transparency.
+
+    Args:
+        rgb: sRGB [h w 3], uint8 or uint16, of the size of ``like``.
+        like: what the pixels were made from.
+        target: name of the file, or no more than its suffix, such as ``.png``.
+
+    Raises:
+        ValueError: the format cannot hold it; JPEG and WebP have a largest side.
+    """
+    suffix = f".{target.rpartition('.')[2].lower()}"
+    try:
+        return _with_all_of(like, rgb, suffix).write_to_buffer(suffix, **_SAVERS[suffix])
+    except pyvips.Error as error:
+        raise ValueError(
+            f"cannot write '{target}': {_reason(error)}: choose .png or .tif"
+        ) from None
+
+
+def _with_all_of(like: Picture, rgb: NDArray[Any], suffix: str) -> Any:
+    """New pixels with all that belongs to another picture and that the format can hold."""
+    bits = like.bits if suffix in _DEEP_SUFFIXES else 8
+    image = _in_profile(rgb, like, bits)
+    if like.alpha is not None and suffix not in (".jpg", ".jpeg"):
+        alpha = like.alpha if bits == like.bits else to_8_bit(like.alpha)
+        image = image.bandjoin(_image(alpha))
+    across, down = like.pixels_per_mm
+    image = image.copy(xres=across, yres=down)
+    for kind, field, value in like.metadata:
+        image.set_type(kind, field, value)
+    if like.metadata:
+        image.set_type(pyvips.GValue.gint_type, "orientation", 1)
+    if like.profile is not None:
+        image = _with_profile(image, like.profile)
+    return image
+
+
+def dropped(like: Picture, suffix: str) -> list[str]:
+    """What of a file the result cannot hold, each as a short note."""
+    notes: list[str] = []
+    if like.pages > 1:
+        notes.append(f"first of {like.pages} pages")
+    if like.alpha is not None and suffix.lower() in (".jpg", ".jpeg"):
+        notes.append("JPEG has no transparency")
+    if like.bits == 16 and suffix.lower() not in _DEEP_SUFFIXES:
+        notes.append("8 of 16 bits")
+    return notes
+
+
+def _reason(error: pyvips.Error) -> str:
+    return " ".join(str(error.detail or error.message).split())[:200]
+
+
+def _open(content: bytes, name: str) -> Any:
+    loader = next((_LOADERS[magic] for magic in _LOADERS if content.startswith(magic)), None)
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        loader = "webpload_buffer"
+    if loader is None:
+        raise ValueError(f"'{name}' is no picture that can be read: give a PNG, JPEG, WebP or TIFF")
+    return pyvips.Operation.call(loader, content, fail_on="error")
+
+
+def _decoded(image: Any, name: str) -> Picture:
+    bits = 16 if image.format == "ushort" else 8
+    upright = image.autorot()
+    alpha = None
+    if upright.hasalpha():
+        alpha = upright[upright.bands - 1].numpy()
+        upright = upright.extract_band(0, n=upright.bands - 1)
+    srgb, profile, is_srgb = _to_srgb(upright, bits, name)
+    fields = image.get_fields()
+    return Picture(
+        rgb=srgb.numpy(),
+        alpha=alpha,
+        bits=bits,
+        profile=profile,
+        is_srgb=is_srgb,
+        metadata=tuple(
+            (image.get_typeof(field), field, _upright_xmp(field, image.get(field)))
+            for field in fields
+            if field.startswith(_KEPT_FIELDS)
+        ),
+        pixels_per_mm=(upright.xres, upright.yres),
+        pages=image.get("n-pages") if "n-pages" in fields else 1,
+    )
+
+
+def _to_srgb(image: Any, bits: int, name: str) -> tuple[Any, bytes | None, bool]:
+    """Pixels in sRGB, the profile that the result is to have, and whether that is sRGB's."""
+    profile = image.get(_PROFILE) if _PROFILE in image.get_fields() else None
+    if profile is None and image.bands == 4:
+        return image.icc_transform("srgb", input_profile="cmyk", depth=bits), _srgb_profile(), True
+    if profile is not None:
+        space = profile[16:20]
+        if profile[36:40] != b"acsp" or space not in _BANDS_OF_SPACE:
+            raise ValueError(f"'{name}' has a damaged colour profile: remove it first")
+        grey_in_rgb = (space, image.bands) == (b"RGB ", 1)
+        if _BANDS_OF_SPACE[space] != image.bands and not grey_in_rgb:
+            raise ValueError(f"'{name}' has a colour profile of another kind: remove it first")
+        if space != b"RGB ":
+            return image.icc_transform("srgb", embedded=True, depth=bits), _srgb_profile(), True
+    if image.bands == 1:
+        kind = "rgb16" if bits == 16 else "srgb"
+        image = image.bandjoin([image, image]).copy(interpretation=kind)
+    if profile is None or _is_srgb(profile):
+        return image, profile, True
+    # 16 bits, whatever the file has: two conversions of 8 bits would cost levels.
+    return image.icc_transform("srgb", embedded=True, depth=16), profile, False
+
+
+def _in_profile(rgb: NDArray[Any], like: Picture, bits: int) -> Any:
+    """sRGB pixels in the space of a picture's profile."""
+    if like.is_srgb:
+        return _image(to_8_bit(rgb) if bits == 8 else rgb)
+    image = _image(rgb).icc_import(input_profile="srgb")
+    return _with_profile(image, like.profile).icc_export(depth=bits)
+
+
+@functools.lru_cache
+def _is_srgb(profile: bytes) -> bool:
+    """Whether a profile leaves colours as they are, by trying: there are many of the name sRGB."""
+    values = np.linspace(0, 255, 6).round().astype(np.uint8)
+    grid = np.stack(np.meshgrid(values, values, values), -1).reshape(6, 36, 3)
+    image = _with_profile(_image(grid), profile)
+    reached = image.icc_transform("srgb", embedded=True).numpy()
+    return bool(np.abs(reached.astype(int) - grid).max() <= 2)
+
+
+@functools.lru_cache
+def _srgb_profile() -> bytes:
+    return pyvips.Image.profile_load("srgb")
+
+
+def _image(values: NDArray[Any]) -> Any:
+    """Pixels [h w 3], or one band [h w], as libvips's image; its types are too wide for use."""
+    deep = values.dtype == np.uint16
+    kinds = ("srgb", "rgb16") if values.ndim == 3 else ("b-w", "grey16")
+    return pyvips.Image.new_from_array(values).copy(interpretation=kinds[deep])
+
+
+def _with_profile(image: Any, profile: bytes | None) -> Any:
+    profiled = image.copy()  # metadata of an image that others hold must not change
+    profiled.set_type(pyvips.GValue.blob_type, _PROFILE, profile)
+    return profiled
+
+
+def _upright_xmp(field: str, value: Any) -> Any:
+    return _ORIENTATION_IN_XMP.sub(rb"\g<1>1", value) if field == "xmp-data" else value

@@ -1,0 +1,1 @@
+"""Pages and tables for people: evaluation reports and the look at a shard set."""
