@@ -1,7 +1,7 @@
-"""``aiaic``: one command line for the whole chain.
+"""``aiaic``: the command line.
 
-Exit codes: 0 success, 1 an error that is told in one line, 2 wrong usage, 130 interrupted, 143 told
-to leave by SIGTERM; ``submit`` passes on its job's exit code.
+Exit codes: 0 success, 1 an error (reported in one line), 2 wrong usage, 130 interrupted, 143
+stopped by SIGTERM; ``submit`` exits with its job's exit code.
 """
 
 import contextlib
@@ -9,23 +9,25 @@ import importlib
 import json
 import logging
 import os
+import platform
+import signal
 import sys
-from collections.abc import Sequence
-
-import tyro
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 
 from workflows.options import COMMANDS, Command, Outcome
+from workflows.options.parser import parse
 from workflows.training.signals import StoppedError
-
-_DESCRIPTION = (
-    "Audio-infused automatic image colorization: clips -> shards -> three training stages -> "
-    "evaluation and coloured pictures. 'aiaic COMMAND --help' explains each command."
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = parse(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments) == ["--version"]:
+        print(versions())
+        return 0
+    with _closed_pipe_is_no_error():
+        options = parse(arguments)
     _quiet(debug=options.debug)
     try:
         with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
@@ -42,36 +44,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"aiaic: error: {one_line(error)}", file=sys.stderr)
         return 1
     if options.json or outcome.text:
-        print(json.dumps(outcome.values) if options.json else outcome.text, flush=True)
+        with _closed_pipe_is_no_error():
+            print(json.dumps(outcome.values) if options.json else outcome.text, flush=True)
     return outcome.exit_code
 
 
-def parse(arguments: Sequence[str] | None = None) -> Command:
-    """Arguments -> the options of a command; leaves with exit code 2 on wrong usage."""
-    return tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="aiaic",
-        description=_DESCRIPTION,
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
+@contextlib.contextmanager
+def _closed_pipe_is_no_error() -> Iterator[None]:
+    """Exit like other programs where the reader of our output, such as ``head``, has left."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def versions() -> str:
+    """The installed versions that matter in a bug report; nothing is imported to find them."""
+    found = {name: metadata.version(name) for name in ("aiaic", "torch", "ray")}
+    return (
+        f"aiaic {found['aiaic']} (Python {platform.python_version()}, "
+        f"PyTorch {found['torch']}, Ray {found['ray']})"
     )
 
 
 def execute(options: Command) -> Outcome:
-    """Carry out a command by the module of its name, which is loaded only now."""
+    """Run a command by the module of its name, which is imported only now."""
     name = next(name for name, kind in COMMANDS.items() if kind is type(options))
     return importlib.import_module(f"workflows.commands.{name}").run(options)
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, without the traceback that Ray puts into a remote error's text."""
+    """The message of an error, without the traceback that Ray adds to remote ones."""
     cause = getattr(error, "cause", None)
     text = str(cause if isinstance(cause, BaseException) else error)
     return " ".join(text.split()) or type(error).__name__
 
 
 def _quiet(*, debug: bool) -> None:
-    """Progress bars and our own notes on stderr; other people's chatter only when debugging."""
+    """Progress bars and our own messages on stderr; those of libraries only when debugging."""
     logging.basicConfig(
         level=logging.INFO if debug else logging.WARNING, format="%(name)s: %(message)s"
     )

@@ -1,14 +1,18 @@
 """The command line: help, refusals, exit codes and JSON."""
 
+import dataclasses
 import json
+import re
+import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from workflows import cli
-from workflows.options import COMMANDS, Outcome, Submit, Train, flat
+from workflows.options import COMMANDS, Outcome, Submit, Train, docstrings, flat
 
 MINIMAL = {
     "synthesize": ["--out", "x"],
@@ -61,6 +65,101 @@ def test_every_flag_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> N
     for i in flags:
         told = lines[i].split("  ", 1)[1:] or [lines[i + 1]]
         assert any(letter.isalpha() for letter in told[0]), lines[i]
+
+
+def test_overview_gives_each_command_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.parse(["--help"])
+    overview = " ".join(word for word in capsys.readouterr().out.split() if word != "│")
+    for name, kind in COMMANDS.items():
+        first, _, rest = (kind.__doc__ or "").partition("\n")
+        assert f"• {name} {first}" in overview
+        assert not rest.strip() or rest.split("\n")[1].strip() not in overview
+
+
+def test_help_is_wrapped_as_one_paragraph(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.parse(["train", "--help"])
+    help_text = " ".join(word for word in capsys.readouterr().out.split() if word != "│")
+    assert "Checkpoints are written to OUT/stage1" in help_text
+    lines = docstrings.of_fields(Train)["stage"]
+    assert "\n" not in lines
+    assert lines in help_text
+
+
+def test_version_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from workflows import cli\n"
+        "assert cli.main(['--version']) == 0\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    numbers = [metadata.version(name) for name in ("aiaic", "torch", "ray")]
+    pattern = r"aiaic (\S+) \(Python \d+\.\d+\.\d+, PyTorch (\S+), Ray (\S+)\)\n"
+    found = re.fullmatch(pattern, done.stdout)
+    assert found is not None, done.stdout
+    assert list(found.groups()) == numbers
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = [sys.executable, "-m", "workflows.cli", "train", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.fixture(scope="module")
+def completions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The script that README tells bash to source."""
+    script = tmp_path_factory.mktemp("completion") / "aiaic.bash"
+    with pytest.raises(SystemExit):
+        cli.parse(["--tyro-write-completion", "bash", str(script)])
+    return script
+
+
+def completed(script: Path, *words: str) -> list[str]:
+    """What bash offers for the last word, which may be empty."""
+    ask = (
+        'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
+        "$(complete -p aiaic | sed -E 's/.*-F ([^ ]+) .*/\\1/'); printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    done = subprocess.run(
+        ["bash", "-c", ask, "bash", str(script), "aiaic", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split("\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["tr"], ["train"]),
+        (["--v"], ["--version"]),
+        (["prepare", "--dataset", ""], ["vggsound", "ave", "folder"]),
+        (["train", "--st"], ["--stage"]),
+        (["evaluate", "--shards", "s", "--prot"], ["--protocol"]),
+    ],
+)
+def test_bash_completes(words: list[str], offered: list[str], completions: Path) -> None:
+    assert completed(completions, *words) == offered
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_bash_completes_all_flags_of_every_command(name: str, completions: Path) -> None:
+    flags = {
+        "--" + {"overrides": "set"}.get(field.name, field.name).replace("_", "-")
+        for field in dataclasses.fields(COMMANDS[name])
+    }
+    positional = {"--input", "--command", "--name"} & flags
+    assert set(completed(completions, name, "--")) == (flags - positional) | {"--help"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
