@@ -1,6 +1,7 @@
 """Named recipes: functions that return a whole configuration, and variants of each."""
 
 import dataclasses
+import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ _FILE_KEYS = {"recipe", "overrides", "score", "search"}
 
 
 def compact() -> Recipe:
-    """The demo's recipe: small networks that learn the synthetic world on two cores."""
+    """Small networks that learn the synthetic world on two CPU cores; the demo's recipe."""
     return Recipe(
         name="compact",
         stage1=Stage1Config(steps=800, learning_rate=1e-3),
@@ -67,13 +68,13 @@ def resnet34_unet() -> Recipe:
 
 
 def convnext_tiny_unet() -> Recipe:
-    """The same with a ConvNeXt-Tiny."""
+    """A ConvNeXt-Tiny U-Net at 256 px, for real clips of 10 s on GPUs."""
     larger = {"model.backbone.name": "convnext_tiny_unet"}
     return _named("convnext_tiny_unet", config.override(resnet34_unet(), larger))
 
 
 def vggsound() -> Recipe:
-    """VGGSound's 200,000 clips of 10 s, on one node of eight GPUs: ``--workers 8``."""
+    """VGGSound's 200,000 clips of 10 s on one node of eight GPUs (``--workers 8``)."""
     larger = {
         "sampling.batch_size": 256,
         "sampling.streams": 128,
@@ -85,22 +86,22 @@ def vggsound() -> Recipe:
 
 
 def vggsound_one_gpu() -> Recipe:
-    """The same on one GPU, ``--workers 1``: each step in four micro-batches of 64.
+    """VGGSound on one GPU (``--workers 1``): each step in four micro-batches of 64.
 
-    Stage 2 then tells a sound's picture from 63 others instead of 255. Where 256 fit the memory,
-    take ``vggsound`` itself. Fewer streams, as one worker reads them all: the shards that it has
-    open at a time have room in :mod:`workflows.artifacts.tar_cache`.
+    Stage 2 then tells a sound's picture from 63 others instead of 255; where 256 fit into memory,
+    use ``vggsound``. There are fewer streams because one worker reads them all: the shards it has
+    open at a time fit into :mod:`workflows.artifacts.tar_cache`.
     """
     own = {"training.accumulate": 4, "sampling.streams": 16}
     return _named("vggsound_one_gpu", config.override(vggsound(), own))
 
 
 def vggsound_nodes() -> Recipe:
-    """The same on four nodes of eight GPUs, ``--workers 32``: steps four times as large.
+    """VGGSound on four nodes of eight GPUs (``--workers 32``): batches four times as large.
 
-    So a quarter of the steps, with averages over as many samples as before. Learning rates grow
-    with the root of the batch, as AdamW's do (Malladi et al. 2022, arXiv 2205.10287), and warm up
-    over as many steps, which is four times the samples.
+    A quarter of the steps, with weights averaged over as many samples as before. Learning rates
+    grow with the square root of the batch size, as AdamW's should (Malladi et al. 2022, arXiv
+    2205.10287), and warm up over as many steps, which is four times the samples.
     """
     original, times = vggsound(), 4
     training, sampling = original.training, original.sampling
@@ -119,7 +120,7 @@ def vggsound_nodes() -> Recipe:
 
 
 def ave() -> Recipe:
-    """AVE's 4,143 clips of 10 s, on one GPU."""
+    """AVE's 4,143 clips of 10 s on one GPU."""
     shorter = {
         "stage1.steps": 12_000,
         "stage2.steps": 4_000,
@@ -142,7 +143,7 @@ NETWORKS: dict[str, Callable[[], Recipe]] = {
         ave,
     )
 }
-"""What is trained, with the method at its best."""
+"""Recipes by networks or data set, each with all of our extensions to the method."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "best": {},
@@ -174,11 +175,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "augmentation.mask_mel_share": 0.2,
     },
 }
-"""The method, changed. ``best``: all of our extensions; ``paper``: the plainest reading of arXiv
-2401.13270, without them; the others take one part away, to see what it is worth: the relevance
-score with its mismatched pairs (always guided), mismatched or missing semantics in training, either
-loss of stage 2, levels of guidance, stages 1 and 2, and the other view that keeps semantics from
-leaking colours. ``augmented`` adds what ``compact`` does without: sounds mixed and masked."""
+"""Changes to the method, by name: settings that differ from the recipe's own."""
+
+PURPOSES: dict[str, str] = {
+    "best": "All of our extensions; the same as naming no variant.",
+    "paper": "The plainest reading of arXiv 2401.13270, without our extensions.",
+    "no_dsg": "Always guided: no relevance score, and no mismatched pairs to train it.",
+    "no_mismatch": "No mismatched pairs in training.",
+    "no_missing": "Semantics are never dropped in training.",
+    "no_info_nce": "Stage 2 without its contrastive loss.",
+    "no_distillation": "Stage 2 without its distillation loss.",
+    "one_level": "Guidance at the deepest feature map only.",
+    "all_levels": "Guidance at every feature map.",
+    "from_scratch": "Stage 3 from random weights, to measure the worth of stages 1 and 2.",
+    "same_frame": "Stage-1 semantics from the very picture that is coloured, so colours leak.",
+    "augmented": "Sounds are mixed and masked in training (which 'compact' leaves out).",
+}
+"""What each variant is for."""
 
 NAMES = tuple(
     networks if variant == "best" else f"{networks}/{variant}"
@@ -199,9 +212,10 @@ def named(name: str) -> Recipe:
         networks, variant = DEFAULT, networks
     variant = variant or "best"
     if networks not in NETWORKS or variant not in VARIANTS:
+        known = NAMES if "/" in name else (*NETWORKS, *VARIANTS)
+        near = ", ".join(difflib.get_close_matches(name, known, n=3) or NETWORKS)
         raise ValueError(
-            f"unknown recipe '{name}'; known: {', '.join(NETWORKS)}, each alone or followed by "
-            f"/VARIANT: {', '.join(VARIANTS)}"
+            f"unknown recipe '{name}'; near ones: {near}; 'aiaic recipes' lists all of them"
         )
     recipe = NETWORKS[networks]()
     if variant == "best":

@@ -20,6 +20,7 @@ MINIMAL = {
     "verify": ["--shards", "x"],
     "inspect": ["--shards", "s", "--out", "x"],
     "duplicates": ["--shards", "s", "--out", "x.csv"],
+    "recipes": [],
     "train": ["--stage", "all", "--shards", "s", "--out", "x"],
     "tune": ["--shards", "s", "--out", "x"],
     "evaluate": ["--shards", "s", "--checkpoint", "c"],

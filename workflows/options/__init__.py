@@ -10,7 +10,7 @@ from workflows.options.data import Duplicates, Inspect, Prepare, Synthesize, Ver
 from workflows.options.fields import flat
 from workflows.options.pipelines import Demo, Reproduce, Submit
 from workflows.options.results import Colorize, Evaluate, Export
-from workflows.options.training import Train, Tune
+from workflows.options.training import Recipes, Train, Tune
 
 COMMANDS: dict[str, type[Command]] = {
     "synthesize": Synthesize,
@@ -18,6 +18,7 @@ COMMANDS: dict[str, type[Command]] = {
     "verify": Verify,
     "inspect": Inspect,
     "duplicates": Duplicates,
+    "recipes": Recipes,
     "train": Train,
     "tune": Tune,
     "evaluate": Evaluate,
@@ -39,6 +40,7 @@ __all__ = [
     "Inspect",
     "Outcome",
     "Prepare",
+    "Recipes",
     "Reproduce",
     "Submit",
     "Synthesize",

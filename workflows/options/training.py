@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from tyro.conf import Positional
+
 from workflows.options.base import Command
 from workflows.options.fields import (
     Count,
@@ -16,6 +18,18 @@ from workflows.options.fields import (
     Uri,
     WorkerRange,
 )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipes(Command):
+    """List the recipes, or explain every setting of one.
+
+    Settings are overridden by their dotted keys: 'aiaic train --set KEY=VALUE'.
+    """
+
+    name: Positional[MaybeName] = None
+    """NAME or NAME/VARIANT, such as 'compact/paper'; 'prepare' explains what 'aiaic prepare --set'
+    takes. Default: list all recipes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
