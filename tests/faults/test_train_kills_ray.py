@@ -130,7 +130,7 @@ def test_a_users_mistake_is_told_at_once(driven, world):
 
 def test_without_progress_a_run_ends(driven):
     """Killed before the first checkpoint, again and again."""
-    driver = driven("1", settings(stage1__steps=400, training__save_every=400), PAUSES="1")
+    driver = driven("1", settings(stage1__steps=400, training__save_every=400), DELAYS="1")
     for attempt in (1, 2):
         wait_for(lambda: len(driver.sizes) >= attempt, "attempt")  # noqa: B023
         wait_for(workers, "worker")

@@ -36,7 +36,7 @@ def work(values: dict[str, Any]) -> Any:
 
     from aiaic.checkpointing import checkpoint
     from aiaic.training import loop
-    from workflows.cluster import train_driver
+    from workflows.cluster import train_worker
 
     hang = _hang_of(values["job"]["out"])
     if ray.train.get_context().get_world_rank() == 0:
@@ -46,7 +46,7 @@ def work(values: dict[str, Any]) -> Any:
         os.kill(os.getpid(), signal.SIGSTOP)
     loop.train_step = _slowly(loop.train_step, STEP_S)
     checkpoint.write_record = _slowly(checkpoint.write_record, SAVE_S)
-    return train_driver._work(values)
+    return train_worker.train(values)
 
 
 def _slowly(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
@@ -85,23 +85,23 @@ def drive() -> int:
 
     from tests.faults import train_kills_ray
     from workflows import cli
-    from workflows.cluster import retry_policy, train_driver
+    from workflows.cluster import elastic_scaling, retry_policy, train_driver
 
-    retry_policy.PAUSES_S = retry_policy.PAUSES_S[: int(os.environ.get("PAUSES", "9"))]
-    train_driver._GROW_EVERY_S = 2.0
-    train_driver._SETTLES_WITHIN_S = 5.0
+    retry_policy.DELAYS_S = retry_policy.DELAYS_S[: int(os.environ.get("DELAYS", "9"))]
+    train_driver.GROW_EVERY_S = 2.0
+    train_driver.FLUSH_WITHIN_S = 5.0
     started = train_driver._Driver._trainer
 
-    def tell(driver: Any, count: int, told: Any) -> Any:
+    def tell(driver: Any, count: int, channel: Any) -> Any:
         sys.stderr.write(f"workers: {count}\n")
-        trainer = started(driver, count, told)
+        trainer = started(driver, count, channel)
         trainer.train_loop_per_worker = train_kills_ray.work
         return trainer
 
     if "RAYS_OWN" in os.environ:
         train_driver.FailureConfig = lambda **_: ray.train.FailureConfig(max_failures=-1)
-        train_driver.ScalingConfig = lambda **_: ray.train.ScalingConfig(
-            num_workers=(1, 2), elastic_resize_monitor_interval_s=train_driver._GROW_EVERY_S
+        elastic_scaling.ScalingConfig = lambda **_: ray.train.ScalingConfig(
+            num_workers=(1, 2), elastic_resize_monitor_interval_s=train_driver.GROW_EVERY_S
         )
     train_driver._Driver._trainer = tell  # pyright: ignore[reportAttributeAccessIssue]
     logging.captureWarnings(True)

@@ -1,128 +1,237 @@
-"""What the driver and the workers of one attempt tell each other, through Ray's own store."""
+"""Control channel between the driver and the workers of one attempt.
+
+A named actor that needs no processor holds what rank 0 reported last and whether the workers are to
+stop. It lives on the driver's node and ends with the driver, so neither a lost node nor another
+attempt can reach it. Each report contains all earlier ones, so a lost call is made up for by the
+next. A worker never waits for the actor within a step.
+"""
 
 import contextlib
-import json
+import dataclasses
 import logging
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any
+from typing import Any, Self, cast
 
-from ray.exceptions import GetTimeoutError, RpcError
-from ray.experimental import internal_kv
+import ray
+from ray.exceptions import PendingCallsLimitExceeded, RayActorError, RpcError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from workflows.training.local import Committed, Progress
-
+_NAMESPACE = "aiaic"
 _PROGRESS_EVERY_S = 0.5
+_ASK_EVERY_S = 1.0
+_ANSWER_WITHIN_S = 5.0
+_PENDING_CALLS = 100
+"""Of one process to an actor that does not answer; further ones are dropped."""
 _WARNINGS = 20
-_AWAY = (RpcError, GetTimeoutError)
-"""What Ray raises while its store does not answer: no news, and no reason to end a training."""
+_UNREACHABLE = (RayActorError, RpcError, PendingCallsLimitExceeded, TimeoutError)
+"""Raised while the actor does not answer, which is no reason to end a training."""
 
 log = logging.getLogger(__name__)
 
 
-class News:
-    """Two entries of the store: what rank 0 tells, and whether the workers are to leave.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What rank 0 has reported up to now."""
+
+    progress: tuple[int, int, int, float] | None = None
+    """Stage, step, steps in all, loss."""
+    commits: int = 0
+    """Checkpoints committed in this attempt."""
+    warnings: tuple[str, ...] = ()
+    """The newest lines."""
+    warned: int = 0
+    """Lines in all."""
+
+
+class Mailbox:
+    """The actor's state."""
+
+    def __init__(self) -> None:
+        self._report: Report | None = None
+        self._commit: Any = None
+        self._stop = False
+
+    def post(self, report: Report, commit: Any = None) -> None:
+        """Take rank 0's report, and the newest commit where there is a new one."""
+        self._report = report
+        self._commit = self._commit if commit is None else commit
+
+    def poll(self, commits: int) -> tuple[Report | None, Any]:
+        """The report, None before the first one; and the newest commit of more than so many."""
+        new = self._report is not None and self._report.commits > commits
+        return self._report, self._commit if new else None
+
+    def request_stop(self) -> None:
+        """Ask the workers to stop."""
+        self._stop = True
+
+    def stop_requested(self) -> bool:
+        """Whether the workers are to stop."""
+        return self._stop
+
+
+class ControlChannel:
+    """One end of the channel: rank 0's or the driver's.
 
     Args:
-        key: of the entries; a new one for each attempt, so that nothing of another one is heard.
+        mailbox: handle of the actor.
+        name: of the actor.
     """
 
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self._latest: dict[str, Any] = {}
-        self._lines: list[str] = []
-        self._warned = 0
-        self._told_at = -_PROGRESS_EVERY_S
-        self._lock = threading.Lock()  # the loop tells of steps, another thread of checkpoints
+    def __init__(self, mailbox: Any, name: str = "") -> None:
+        self.name = name
+        self._mailbox = mailbox
+        self._report = Report()
+        self._lock = threading.Lock()  # steps and checkpoints are reported by different threads
+        self._posted_at = -_PROGRESS_EVERY_S
+        self._posted: Future[Any] | None = None
+        self._asked_at = -_ASK_EVERY_S
+        self._answer: Future[bool] | None = None
+        self._stop_requested = False
+
+    @classmethod
+    def create(cls) -> Self:
+        """The driver's end, with a new actor on its node."""
+        name = f"control-{secrets.token_hex(8)}"
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        mailbox = (
+            cast(Any, ray.remote(Mailbox))
+            .options(
+                name=name,
+                namespace=_NAMESPACE,
+                num_cpus=0,
+                max_restarts=-1,
+                max_pending_calls=_PENDING_CALLS,
+                scheduling_strategy=here,
+            )
+            .remote()
+        )
+        return cls(mailbox, name)
+
+    @classmethod
+    def connect(cls, name: str) -> Self:
+        """A worker's end.
+
+        Raises:
+            ConnectionError: the driver has given this attempt up.
+        """
+        try:
+            return cls(ray.get_actor(name, namespace=_NAMESPACE), name)
+        except ValueError as error:
+            raise ConnectionError(f"no control channel '{name}': the attempt is over") from error
+
+    def started(self) -> None:
+        """Report that the workers run, and listen for a request to stop."""
+        with self._lock:
+            self._post()
 
     def progress(self, stage: int, step: int, steps: int, loss: float) -> None:
-        """Tell where rank 0 is; not more often than the driver looks."""
-        news = {"stage": stage, "step": step, "steps": steps, "loss": loss}
-        self._tell(news, now=time.monotonic() - self._told_at >= _PROGRESS_EVERY_S)
+        """Report rank 0's position; calls in quick succession are left to the next report."""
+        with self._lock:
+            self._report = dataclasses.replace(self._report, progress=(stage, step, steps, loss))
+            if time.monotonic() - self._posted_at >= _PROGRESS_EVERY_S:
+                self._post()
 
-    def committed(self, place: str) -> None:
-        """Tell of a new checkpoint."""
-        self._tell({"committed": place})
+    def committed(self, commit: Any) -> None:
+        """Report a new checkpoint."""
+        with self._lock:
+            self._report = dataclasses.replace(self._report, commits=self._report.commits + 1)
+            self._post(commit)
 
     def warn(self, line: str) -> None:
-        """Tell what a person should know."""
+        """Report a line for the driver's log."""
         with self._lock:
-            self._lines = [*self._lines, line][-_WARNINGS:]
-            self._warned += 1
-            news = {"warnings": self._lines, "warned": self._warned}
-        self._tell(news)
+            self._report = dataclasses.replace(
+                self._report,
+                warnings=(*self._report.warnings, line)[-_WARNINGS:],
+                warned=self._report.warned + 1,
+            )
+            self._post()
 
-    def begin(self) -> None:
-        """Tell that the workers are there, and will hear that they are to leave."""
-        self._tell({"begun": True})
+    def flush(self) -> None:
+        """Wait a few seconds for the arrival of the last report, before this process ends."""
+        with self._lock:
+            self._post()
+        if self._posted is not None:
+            with contextlib.suppress(*_UNREACHABLE):
+                self._posted.result(_ANSWER_WITHIN_S)
 
-    def read(self) -> dict[str, Any]:
-        """What rank 0 has told; empty before it has begun."""
-        content = internal_kv._internal_kv_get(self.key)
-        return json.loads(content) if content else {}
+    def stop_requested(self) -> bool:
+        """Whether the workers are to stop, as far as is known; asks now and then, never waits."""
+        if self._answer is not None and self._answer.done():
+            with contextlib.suppress(*_UNREACHABLE):
+                self._stop_requested = self._stop_requested or self._answer.result()
+            self._answer = None
+        if self._answer is None and time.monotonic() - self._asked_at >= _ASK_EVERY_S:
+            self._asked_at = time.monotonic()
+            with contextlib.suppress(*_UNREACHABLE):
+                self._answer = self._mailbox.stop_requested.remote().future()
+        return self._stop_requested
 
-    def send_away(self) -> bool:
-        """Tell the workers to leave with a checkpoint; says whether the store has taken that."""
-        with contextlib.suppress(*_AWAY):
-            internal_kv._internal_kv_put(self._leave_key, b"leave", overwrite=True)
+    def request_stop(self) -> bool:
+        """Ask the workers to save a checkpoint and stop; returns whether the request arrived."""
+        with contextlib.suppress(*_UNREACHABLE):
+            self._mailbox.request_stop.remote().future().result(_ANSWER_WITHIN_S)
             return True
         return False
 
-    def sent_away(self) -> bool:
-        """Whether the workers are to leave, as far as can be known."""
-        with contextlib.suppress(*_AWAY):
-            return internal_kv._internal_kv_get(self._leave_key) is not None
-        return False
+    def poll(self, commits: int = 0) -> tuple[Report | None, Any]:
+        """As :meth:`Mailbox.poll`; nothing while the actor does not answer."""
+        with contextlib.suppress(*_UNREACHABLE):
+            return self._mailbox.poll.remote(commits).future().result(_ANSWER_WITHIN_S)
+        return None, None
 
-    def delete(self) -> None:
-        """Delete both entries, after the attempt, unless the store is away: nobody minds them."""
-        with contextlib.suppress(*_AWAY):
-            internal_kv._internal_kv_del(self.key)
-            internal_kv._internal_kv_del(self._leave_key)
+    def close(self) -> None:
+        """End the actor, in the driver."""
+        ray.kill(self._mailbox)
 
-    @property
-    def _leave_key(self) -> str:
-        return f"{self.key}/leave"
-
-    def _tell(self, news: dict[str, Any], *, now: bool = True) -> None:
-        with self._lock:
-            self._latest |= news
-            if now:
-                self._told_at = time.monotonic()
-                told = json.dumps(self._latest).encode()
-                with contextlib.suppress(*_AWAY):  # the next time all of it is told again
-                    internal_kv._internal_kv_put(self.key, told, overwrite=True)
+    def _post(self, commit: Any = None) -> None:
+        self._posted_at = time.monotonic()
+        with contextlib.suppress(*_UNREACHABLE):
+            self._posted = self._mailbox.post.remote(self._report, commit).future()
 
 
-class Warnings(logging.Handler):
-    """Passes warnings on to the driver: what workers log is seen by nobody else."""
+class WarningForwarder(logging.Handler):
+    """Forwards warnings to the driver: a worker's own log is shown to no one."""
 
-    def __init__(self, news: News) -> None:
+    def __init__(self, channel: ControlChannel) -> None:
         super().__init__(logging.WARNING)
-        self._news = news
+        self._channel = channel
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._news.warn(record.getMessage())
+        self._channel.warn(record.getMessage())
 
 
-class Reader:
-    """Passes the news of one attempt on, in the driver.
+class Listener:
+    """Passes the reports of one attempt on to callbacks, in the driver.
 
-    ``committed`` is called in a thread of its own, as it may wait for servers that do not answer;
-    for the newest checkpoint alone, where several come meanwhile. The context's end waits for the
-    last call, and raises what the first one to fail has raised.
+    ``committed`` is called in a separate thread, since it may wait for servers that do not answer;
+    if several checkpoints arrive during one call, only the newest is passed on. Leaving the context
+    waits for the last call and raises the first error of any of them.
+
+    Args:
+        channel: the driver's end.
+        progress: called with (stage, step, steps in all, loss).
+        committed: called with what was given to :meth:`ControlChannel.committed`.
     """
 
-    def __init__(self, news: News, progress: Progress, committed: Committed) -> None:
-        self._news, self._progress, self._committed = news, progress, committed
-        self._known: dict[str, Any] = {}
+    def __init__(
+        self,
+        channel: ControlChannel,
+        progress: Callable[[int, int, int, float], None],
+        committed: Callable[[Any], None],
+    ) -> None:
+        self._channel, self._progress, self._committed = channel, progress, committed
+        self._known: Report | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="committed")
-        self._told: list[Future[None]] = []
+        self._calls: list[Future[None]] = []
 
-    def __enter__(self) -> "Reader":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -132,38 +241,32 @@ class Reader:
         trace: TracebackType | None,
     ) -> None:
         self._thread.shutdown(cancel_futures=error is not None)
-        for told in () if error else self._told:
-            told.result()
+        for call in () if error else self._calls:
+            call.result()
 
     @property
-    def begun(self) -> bool:
-        """Whether the workers are there, as far as is known."""
-        return "begun" in self._known
+    def started(self) -> bool:
+        """Whether the workers run, as far as is known."""
+        return self._known is not None
 
     @property
-    def trains(self) -> bool:
+    def training(self) -> bool:
         """Whether steps were taken, as far as is known."""
-        return "step" in self._known
+        return self._known is not None and self._known.progress is not None
 
-    def look(self) -> None:
-        """Pass on what is new, as far as can be known."""
-        try:
-            new, known = self._news.read(), self._known
-        except _AWAY:
+    def poll(self) -> None:
+        """Pass on what is new."""
+        known = self._known or Report()
+        report, commit = self._channel.poll(known.commits)
+        if report is None:
             return
-        position = new.get("stage"), new.get("step")
-        if "step" in new and position != (known.get("stage"), known.get("step")):
-            self._progress(new["stage"], new["step"], new["steps"], new["loss"])
-        if "committed" in new and new["committed"] != known.get("committed"):
-            if self._told and self._told[-1].cancel():
-                self._told.pop()
-            self._told.append(self._thread.submit(self._committed, new["committed"]))
-        unheard = new.get("warned", 0) - known.get("warned", 0)
-        for line in new.get("warnings", [])[-unheard:] if unheard else []:
+        if report.progress is not None and report.progress != known.progress:
+            self._progress(*report.progress)
+        if commit is not None:
+            if self._calls and self._calls[-1].cancel():
+                self._calls.pop()
+            self._calls.append(self._thread.submit(self._committed, commit))
+        new_lines = report.warned - known.warned
+        for line in report.warnings[-new_lines:] if new_lines > 0 else ():
             log.warning("%s", line)
-        self._known = new
-
-
-def new_key(run: str) -> str:
-    """A key for the next attempt of a run."""
-    return f"aiaic/{run}/{secrets.token_hex(8)}"
+        self._known = report

@@ -1,4 +1,4 @@
-"""Variables of the environment that Ray reads, and takes from nowhere else."""
+"""Settings that Ray takes from environment variables and from nowhere else."""
 
 import contextlib
 import os
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def holding(name: str, value: str) -> Iterator[None]:
-    """Within the context a variable has this value."""
+def overridden(name: str, value: str) -> Iterator[None]:
+    """Within the context an environment variable has this value."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:

@@ -1,4 +1,4 @@
-"""Ray's start: the cluster that RAY_ADDRESS names, or one of our own in this machine."""
+"""Connects to Ray: the cluster at RAY_ADDRESS, or a private one on this machine."""
 
 import contextlib
 import logging
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-import ray._private.state
 
+from workflows.cluster import ray_internals
 from workflows.cluster.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -19,13 +19,13 @@ _OBJECT_STORE_BYTES = 512 * 2**20  # shards and weights travel through storage, 
 
 @contextlib.contextmanager
 def connected(cpus: int | None = None) -> Iterator[None]:
-    """Within the context Ray is there; a cluster of our own goes with it.
+    """Within the context Ray is connected; a private cluster ends with it.
 
     Args:
-        cpus: processors that a cluster of our own offers at least, whatever the machine has.
+        cpus: processors that a private cluster offers at least, whatever the machine has.
 
     Raises:
-        ConnectionError: RAY_ADDRESS names no cluster that can be reached.
+        ConnectionError: no cluster can be reached at RAY_ADDRESS.
     """
     if ray.is_initialized():
         yield
@@ -54,37 +54,35 @@ def cpus() -> int:
 def room(*, gpu: bool) -> int:
     """Workers of one GPU, or else of one processor, that the cluster could start now.
 
-    Nodes that are about to leave offer nothing.
+    Nodes that are about to leave do not count.
     """
-    state, kind = ray._private.state.state, "GPU" if gpu else "CPU"
-    free = ray._private.state.available_resources_per_node()
-    leaving = state.get_draining_nodes()
-    return sum(int(has.get(kind, 0)) for node, has in free.items() if node not in leaving)
+    kind = "GPU" if gpu else "CPU"
+    return sum(int(free.get(kind, 0)) for free in ray_internals.free_resources())
 
 
 def check_gpus(workers: Workers) -> None:
-    """Refuse to wait for GPUs that nobody will ever add.
+    """Refuse to wait for GPUs that will never be added.
 
     Raises:
-        ValueError: a cluster of our own, which is this machine, has too few.
+        ValueError: a private cluster, which is this machine, has too few.
     """
     found = gpus()
     if found >= workers.least:
         return
     if not os.environ.get("RAY_ADDRESS"):
         raise ValueError(
-            f"--gpu yes: this machine has {found} GPUs that Ray knows, for {workers} workers; "
-            "leave --gpu out, or name a cluster by RAY_ADDRESS"
+            f"--gpu yes: Ray finds {found} GPUs on this machine, for {workers} workers; "
+            "leave --gpu out, or set RAY_ADDRESS to a cluster that has them"
         )
     log.warning("the cluster has %d GPUs now, for %s workers: Ray waits for more", found, workers)
 
 
 def has_gpus_for(workers: Workers) -> bool:
-    """Whether there is a GPU for each of the least workers; warns where there are too few."""
+    """Whether there is a GPU for each of the fewest workers; warns where there are too few."""
     found = gpus()
     if 0 < found < workers.least:
         log.warning(
-            "the cluster has %d GPUs now, for %s workers: none is used (--gpu yes waits for more)",
+            "the cluster has %d GPUs now, for %s workers: using none (--gpu yes waits for more)",
             found,
             workers,
         )
@@ -94,14 +92,13 @@ def has_gpus_for(workers: Workers) -> bool:
 def warn_of_threads(workers: Workers, threads: int) -> None:
     """Warn of more threads than processors.
 
-    Threads that wait for each other spin: two trainings of two threads each took two to twenty
-    times as long on two processors as those of one thread.
+    Waiting threads spin: on two processors, two trainings of two threads each took two to twenty
+    times as long as with one thread each.
     """
     found = cpus()
     if workers.least * threads > found:
         log.warning(
-            "%s workers of %d threads each on %d CPUs get in each other's way: "
-            "--set training.threads=%d",
+            "%s workers of %d threads each compete for %d CPUs: --set training.threads=%d",
             workers,
             threads,
             found,
@@ -121,9 +118,9 @@ def _join(address: str) -> None:
 
 
 def _start(cpus: int) -> None:
-    """A cluster in this machine, without a dashboard: its Job API would be open to anyone.
+    """Start a cluster on this machine, without a dashboard: its Job API would be open to anyone.
 
-    Ray gives its processes 30 s to start, which a busy machine may exceed: it is asked again.
+    Ray allows its processes 30 s to start, which a busy machine may exceed: tried several times.
     """
     for _ in range(_STARTS):
         try:
@@ -134,22 +131,20 @@ def _start(cpus: int) -> None:
                 include_dashboard=False,
                 **_logging(),
             )
-        except Exception as error:  # Ray raises no more special class
-            if "timed out during startup" not in str(error):
+        except Exception as error:  # Ray raises nothing more specific
+            if ray_internals.STARTUP_TIMEOUT_TEXT not in str(error):
                 raise
             ray.shutdown()
         else:
             return
     raise ConnectionError(
-        f"Ray did not start in {_STARTS} attempts of 30 s: the machine is too busy, try later"
+        f"Ray did not start in {_STARTS} attempts of 30 s: this machine is too busy, try later"
     )
 
 
 def _logging() -> dict[str, Any]:
-    """What Ray and its workers say is shown when debugging alone; errors are raised anyhow."""
+    """Show the log of Ray and its workers only when debugging; errors are raised in any case."""
     debugging = log.isEnabledFor(logging.DEBUG)
-    logging.getLogger("ray._private.authentication").setLevel(
-        logging.INFO if debugging else logging.ERROR
-    )
+    ray_internals.quiet_token_log(debug=debugging)
     level = logging.INFO if debugging else logging.WARNING
     return {"logging_level": level, "log_to_driver": debugging}

@@ -12,7 +12,7 @@ from ray.train.v2._internal.exceptions import (
 
 from aiaic.checkpointing.checkpoint import DamagedError
 from aiaic.training.meter import NonFiniteLossError
-from workflows.cluster.retry_policy import PAUSES_S, Patience
+from workflows.cluster.retry_policy import DELAYS_S, RetryPolicy
 
 NO_PROGRESS = ("step-0000010",)
 
@@ -38,29 +38,29 @@ FAILURES = [
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: str(error)[:40])
 def test_failures_without_a_new_checkpoint_end_a_run(error: Exception) -> None:
-    patience = Patience(lambda: NO_PROGRESS)
-    assert tuple(patience.after(error) for _ in PAUSES_S) == PAUSES_S
+    policy = RetryPolicy(lambda: NO_PROGRESS)
+    assert tuple(policy.next_delay_s(error) for _ in DELAYS_S) == DELAYS_S
     with pytest.raises((ChildProcessError, ConnectionError)) as raised:
-        patience.after(error)
+        policy.next_delay_s(error)
     assert "\n" not in str(raised.value)
 
 
-def test_progress_gives_patience_anew_and_may_do_so_for_ever() -> None:
+def test_progress_resets_the_count_any_number_of_times() -> None:
     steps = iter(range(10_000))
-    patience = Patience(lambda: (f"step-{next(steps):07d}", ""))
-    assert {patience.after(group(dead())) for _ in range(1000)} == {PAUSES_S[0]}
+    policy = RetryPolicy(lambda: (f"step-{next(steps):07d}", ""))
+    assert {policy.next_delay_s(group(dead())) for _ in range(1000)} == {DELAYS_S[0]}
 
 
 def test_the_next_stage_is_progress_and_a_deleted_checkpoint_is_none() -> None:
     position = ("step-0000020", "")
-    patience = Patience(lambda: position)
-    patience.after(group(dead()))
+    policy = RetryPolicy(lambda: position)
+    policy.next_delay_s(group(dead()))
     position = ("step-0000020", "step-0000005")
-    patience.after(group(dead()))
-    assert patience.failures == 1
+    policy.next_delay_s(group(dead()))
+    assert policy.failures == 1
     position = ("step-0000020", "")
-    patience.after(group(dead()))
-    assert patience.failures == 2
+    policy.next_delay_s(group(dead()))
+    assert policy.failures == 2
 
 
 @pytest.mark.parametrize(
@@ -72,10 +72,10 @@ def test_the_next_stage_is_progress_and_a_deleted_checkpoint_is_none() -> None:
         FileNotFoundError("no shard"),
     ],
 )
-def test_a_users_mistake_is_raised_at_once(mistake: Exception) -> None:
-    patience = Patience(lambda: NO_PROGRESS)
+def test_a_user_error_is_raised_at_once(mistake: Exception) -> None:
+    policy = RetryPolicy(lambda: NO_PROGRESS)
     with pytest.raises(type(mistake), match=str(mistake)):
-        patience.after(group(dead(), mistake))
+        policy.next_delay_s(group(dead(), mistake))
 
 
 @pytest.mark.parametrize(
@@ -86,23 +86,23 @@ def test_a_users_mistake_is_raised_at_once(mistake: Exception) -> None:
         ControllerError(WorkerGroupStartupTimeoutError(2)),
     ],
 )
-def test_what_the_cluster_takes_away_or_has_not_yet_is_no_failure(error: Exception) -> None:
-    patience = Patience(lambda: NO_PROGRESS)
-    assert {patience.after(error) for _ in range(50)} == {0.0}
+def test_nodes_that_are_taken_away_or_not_there_yet_are_no_failure(error: Exception) -> None:
+    policy = RetryPolicy(lambda: NO_PROGRESS)
+    assert {policy.next_delay_s(error) for _ in range(50)} == {0.0}
 
 
-def test_storage_that_does_not_tell_is_no_progress() -> None:
+def test_storage_that_does_not_answer_is_no_progress() -> None:
     def position() -> tuple[str, ...]:
         raise ConnectionError("storage does not answer")
 
-    patience = Patience(position)
-    assert tuple(patience.after(group(dead())) for _ in PAUSES_S) == PAUSES_S
+    policy = RetryPolicy(position)
+    assert tuple(policy.next_delay_s(group(dead())) for _ in DELAYS_S) == DELAYS_S
 
 
-def test_a_hang_is_told_by_what_it_is_and_not_by_where_it_was_seen(
+def test_a_hang_is_logged_by_its_cause_and_not_by_where_it_was_raised(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     hang = BroadcastCollectiveTimeoutError(15.0, [1], 15.0)
     seen = RayTaskError("broadcast", "ray::SynchronizationActor (pid=1)", hang)
-    Patience(lambda: NO_PROGRESS).after(group(seen.as_instanceof_cause()))
+    RetryPolicy(lambda: NO_PROGRESS).next_delay_s(group(seen.as_instanceof_cause()))
     assert "worker 0: The collective operation timed out after 15.00 s" in caplog.text

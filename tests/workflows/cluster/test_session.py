@@ -6,13 +6,13 @@ from workflows.cluster import session
 from workflows.cluster.workers import Workers
 
 
-def test_gpus_that_nobody_will_add_are_not_waited_for(
+def test_gpus_that_will_never_be_added_are_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(session, "gpus", lambda: 1)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     session.check_gpus(Workers.parse("1"))
-    with pytest.raises(ValueError, match="--gpu yes: this machine has 1 GPUs"):
+    with pytest.raises(ValueError, match="--gpu yes: Ray finds 1 GPUs on this machine"):
         session.check_gpus(Workers.parse("2"))
     assert not caplog.records
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")

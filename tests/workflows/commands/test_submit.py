@@ -1,6 +1,5 @@
-"""Jobs on a real Ray cluster that asks for a token; addresses, refusals, lost connections."""
+"""Jobs on a real Ray cluster that asks for a token; refusals."""
 
-import asyncio
 import contextlib
 import json
 import os
@@ -13,17 +12,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.job_submission import JobStatus
 
 from workflows import cli
-from workflows.commands import submit
 
 ROOT = Path(__file__).parents[3]
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -271,102 +267,3 @@ def test_what_must_be_there_is_named(
         assert cli.main(["submit", *words]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert named in line
-
-
-def test_which_address_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # a cluster to join, no dashboard
-    assert submit.resolve_address(None) == submit.DEFAULT_ADDRESS
-    monkeypatch.setenv("RAY_ADDRESS", "http://joined:8265/")
-    assert submit.resolve_address(None) == "http://joined:8265"
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://variable")
-    assert submit.resolve_address(None) == "https://variable"
-    assert submit.resolve_address("given:8265") == "http://given:8265"
-
-
-class Flaky:
-    """A client whose connections break as told; each sends the log from its beginning."""
-
-    def __init__(self, *connections: list[str], ends: bool = True) -> None:
-        self.connections = list(connections)
-        self.ends = ends
-
-    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
-        if not self.connections:
-            raise ConnectionError("down")
-        for text in self.connections.pop(0):
-            yield text
-        if self.connections or not self.ends:
-            raise RuntimeError("WebSocket connection closed")
-
-    def get_job_info(self, job: str) -> Any:
-        return SimpleNamespace(status=SimpleNamespace(is_terminal=lambda: True))
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between connections, which then take no time."""
-    paused: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        paused.append(seconds)
-
-    monkeypatch.setattr(submit.asyncio, "sleep", sleep)
-    return paused
-
-
-def test_a_lost_connection_repeats_no_line(
-    waits: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
-    client: Any = Flaky(["one\n", "tw"], [], ["one\ntwo\nth"], ["one\n", "two\nthree\n", "four\n"])
-    asyncio.run(submit._follow(client, "job"))
-    assert capsys.readouterr().out == "one\ntwo\nthree\nfour\n"
-    assert waits == [2, 4, 2]
-
-
-def test_it_gives_up_on_a_cluster_that_stays_away(waits: list[float]) -> None:
-    client: Any = Flaky(["one\n"], ends=False)
-    with pytest.raises(ConnectionError, match=r"lost http://h:1 .*ray job logs .*aiaic-1"):
-        asyncio.run(submit._follow_or_tell(client, "http://h:1", "aiaic-1"))
-    assert len(waits) == 8
-
-
-@pytest.mark.parametrize(("driver", "code"), [(None, 1), (3, 3), (-9, 137), (0, 1)])
-def test_no_failure_is_exit_code_0(driver: int | None, code: int) -> None:
-    assert submit._exit_code(driver) == code
-
-
-class Stopping:
-    """A job that goes on for some looks, one of which gets no answer."""
-
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
-
-    def stop_job(self, job: str) -> None:
-        """Taken at once."""
-
-    def get_job_status(self, job: str) -> JobStatus:
-        self.looks -= 1
-        if self.looks == 1:
-            raise ConnectionError("no answer, for once")
-        return JobStatus.RUNNING if self.looks > 0 else JobStatus.STOPPED
-
-
-def test_a_stop_waits_while_the_job_saves(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(submit.time, "sleep", lambda _: None)
-    client: Any = Stopping(looks=50)
-    submit._stop(client, "job")
-    assert client.looks == 0
-    assert "has not stopped yet" not in caplog.text
-
-
-def test_a_job_that_does_not_stop_is_said_to_go_on(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(submit, "_SAVE_WITHIN_S", 0)
-    monkeypatch.setattr(submit, "_STOP_S", 0.01)
-    client: Any = Stopping(looks=1 << 30)
-    submit._stop(client, "job")
-    assert "job has not stopped yet" in caplog.text
