@@ -1,4 +1,4 @@
-"""The workers of Ray Data that build shards: one row is one shard."""
+"""Builds shards on workers of Ray Data: one row is one shard."""
 
 import dataclasses
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class ShardBuilder:
-    """What a worker of Ray keeps: one decoder, for the shards that it builds two at a time."""
+    """State of one worker: a decoder for the shards that it builds, two at a time."""
 
     def __init__(self, settings: BuildSettings, out: str) -> None:
         self.settings = settings
@@ -28,7 +28,7 @@ class ShardBuilder:
         self.decoder = Decoder(settings.media)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """One shard's record, or why it could not be stored, both as plain text."""
+        """One shard's record, or the reason why it could not be stored, as plain text."""
         clips = tuple(Clip(**clip) for clip in row["clips"])
         shard = PlannedShard(index=row["index"], shard_count=row["shard_count"], clips=clips)
         try:
@@ -42,21 +42,27 @@ class ShardBuilder:
 def build_shards(
     planned: Sequence[PlannedShard], settings: BuildSettings, out: str, workers: int | None
 ) -> Iterator[ShardRecord]:
-    """Records of shards as they are finished, built by the workers of Ray Data.
+    """Yield the records of shards as they are finished by workers of Ray Data.
 
-    One row is one shard; ``workers`` processors (None: all that there are now) take one after the
-    other. A worker that dies is replaced, and its shards are built again.
+    A worker that dies is replaced, and its shards are built again.
 
-    Raises OSError where a store or Ray fails.
+    Args:
+        planned: the shards.
+        settings: of the build.
+        out: place of the shards.
+        workers: processors that build one shard after another; None: all, including those of
+            machines that the cluster adds later.
+
+    Raises:
+        OSError: a store or Ray fails.
     """
-    _tame(DataContext.get_current())
-    # Without a number, machines that the cluster starts on demand are put to use as they come.
+    _configure(DataContext.get_current())
     least = min(workers or max(session.cpus(), 1), len(planned))
     most = least if workers else len(planned)
     rows = ray.data.from_items(
         [dataclasses.asdict(shard) for shard in planned], override_num_blocks=len(planned)
     ).map(
-        ShardBuilder,  # pyright: ignore[reportArgumentType] (Ray makes it itself)
+        ShardBuilder,  # pyright: ignore[reportArgumentType] (Ray constructs it)
         fn_constructor_args=(settings, out),
         compute=ActorPoolStrategy(
             min_size=least,
@@ -75,14 +81,14 @@ def build_shards(
     except RayError as error:
         first = str(error).strip().partition("\n")[0]
         raise OSError(
-            f"Ray could not go on with '{out}' ({first}): the same command goes on where it was"
+            f"Ray failed while building '{out}' ({first}): rerun the command to continue"
         ) from error
 
 
-def _tame(context: Any) -> None:
-    """A block that fails is never dropped; one progress bar of ours instead of Ray's."""
+def _configure(context: Any) -> None:
+    """Never drop a block that fails; show our progress bar instead of Ray's."""
     context.max_errored_blocks = 0
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     if not log.isEnabledFor(logging.DEBUG):
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it tells is raised as well
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well

@@ -1,4 +1,4 @@
-"""How many workers train: a number, or a range within which a cluster may shrink and grow."""
+"""How many workers train: a number, or a range for a cluster that shrinks and grows."""
 
 import dataclasses
 import re
@@ -8,7 +8,7 @@ _RANGE = re.compile(r"(\d+)(?::(\d+))?")
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """Between ``least`` and ``most`` workers of Ray Train; none: this process."""
+    """Between ``least`` and ``most`` workers of Ray Train; 0: this process."""
 
     least: int
     most: int
@@ -23,12 +23,12 @@ class Workers:
         return str(self.most) if self.least == self.most else f"{self.least}:{self.most}"
 
     def within(self, room: int) -> int:
-        """How many of them to start where there is room for so many; at least the least."""
+        """How many to start where there is room for ``room``; never fewer than ``least``."""
         return max(self.least, min(self.most, room))
 
     @classmethod
     def exactly(cls, count: int) -> "Workers":
-        """A number that does not change."""
+        """A fixed number."""
         return cls(count, count)
 
     @classmethod
@@ -36,7 +36,7 @@ class Workers:
         """``4``, or ``2:8`` for two to eight.
 
         Raises:
-            ValueError: it is neither.
+            ValueError: the text is neither.
         """
         match = _RANGE.fullmatch(text.strip())
         if match is None:

@@ -1,4 +1,4 @@
-"""``aiaic demo``: the whole chain on a world with a known answer, each part by its own command."""
+"""``aiaic demo``: runs the whole workflow on a synthetic world with a known answer."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _PICTURES = 4
-_SPENT = "seconds.json"
+_SECONDS = "seconds.json"
 
 
 def run(options: Demo) -> Outcome:
@@ -33,8 +33,8 @@ def run(options: Demo) -> Outcome:
     out = Path(options.out).absolute()
     settings = (f"sampling.seed={options.seed}", *flat(options.overrides))
     recipe = recipes.load(settings=settings)
-    spent = _Spent(out / _SPENT)
-    world = spent.on(
+    timer = _Timer(out / _SECONDS)
+    world = timer.time(
         "synthesize",
         lambda: synthetic.synthesize(out / "world", options.clips, options.seed),
         reused=lambda made: made.reused,
@@ -42,7 +42,7 @@ def run(options: Demo) -> Outcome:
     found = catalog.read_vggsound(str(world.annotations), str(world.clips_folder))
     building = BuildSettings(media=MediaSettings(size_px=recipe.view.size_px), clips_per_shard=64)
     with session.connected(cpus=options.workers):
-        spent.on(
+        timer.time(
             "prepare",
             lambda: prepare.prepare(found, building, str(out / "shards")),
             reused=lambda built: built.reused_shards == len(built.manifest.shards),
@@ -55,9 +55,9 @@ def run(options: Demo) -> Outcome:
             out=str(out / "run"),
         )
         finished = train.train(job, Workers.exactly(options.workers), None, _tracking_uri(out))
-    seconds = spent.seconds | {f"stage{s.stage}": round(s.seconds, 2) for s in finished}
+    seconds = timer.seconds | {f"stage{s.stage}": round(s.seconds, 2) for s in finished}
     evaluated = evaluate.run(_evaluation(out, world), seconds=seconds)
-    pictures = _colour(found, out)
+    pictures = _colorize(found, out)
     text = (
         f"{evaluated.text}\npictures: {pictures}\n"
         f"tracking: mlflow ui --backend-store-uri {_tracking_uri(out)}\n"
@@ -66,19 +66,19 @@ def run(options: Demo) -> Outcome:
     return Outcome(values=evaluated.values | {"pictures": str(pictures)}, text=text)
 
 
-class _Spent:
-    """Seconds that each part took, kept in a file for the time after an interruption."""
+class _Timer:
+    """Seconds that each part took, kept in a file across interruptions."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self.seconds: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
 
-    def on(self, part: str, work: Callable[[], T], reused: Callable[[T], bool]) -> T:
-        """Do a part of the chain; one that stood already keeps the time it took once."""
-        begun = time.perf_counter()
+    def time(self, part: str, work: Callable[[], T], reused: Callable[[T], bool]) -> T:
+        """Run a part of the workflow; one whose result existed already keeps its earlier time."""
+        start = time.perf_counter()
         result = work()
         if not reused(result) or part not in self.seconds:
-            self.seconds[part] = round(time.perf_counter() - begun, 2)
+            self.seconds[part] = round(time.perf_counter() - start, 2)
         storage.write_bytes(str(self._file), json.dumps(self.seconds).encode())
         return result
 
@@ -94,12 +94,12 @@ def _evaluation(out: Path, world: World) -> Evaluate:
 
 
 def _tracking_uri(out: Path) -> str:
-    """A database beside the run, so that demos do not mix."""
+    """A database beside the run, so that several demos do not share one."""
     return f"sqlite:///{out / 'mlflow.db'}"
 
 
-def _colour(found: Catalog, out: Path) -> Path:
-    """Colour the middle frames of some test clips of different classes, with their own sounds."""
+def _colorize(found: Catalog, out: Path) -> Path:
+    """Colorize the middle frames of some test clips of different classes, by their own sounds."""
     folder = out / "pictures"
     chosen = {clip.label: clip for clip in reversed(found.clips) if clip.split == "test"}
     for label in sorted(chosen)[:_PICTURES]:

@@ -1,4 +1,4 @@
-"""``aiaic duplicates``: clips of a shard set that repeat others, as an exclusion list."""
+"""``aiaic duplicates``: lists clips of a shard set that repeat others, to be excluded."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ def run(options: Duplicates) -> Outcome:
     """Carry out the command.
 
     Raises:
-        ValueError: shards, list or distance are not what they should be.
-        OSError: shards are not there, or the list cannot be written.
+        ValueError: shards, list or distance are invalid.
+        OSError: the shards do not exist, or the list cannot be written.
     """
     listed = exclusions.read_exclusions(options.out) if storage.exists(options.out) else {}
     index = load_index(options.shards, load_manifest(options.shards))
@@ -67,7 +67,7 @@ class _Pictures:
 
 
 def _counts(found: Sequence[Duplicate]) -> dict[str, dict[str, int]]:
-    """Clips to leave out by kind, apart by whether what they repeat is in the same split."""
+    """Clips to exclude by kind, and by whether they repeat one of the same split."""
     kinds = Counter((duplicate.across, duplicate.kind) for duplicate in found)
     return {
         name: {kind: kinds[across, kind] for kind in ("exact", "near")}
@@ -78,13 +78,13 @@ def _counts(found: Sequence[Duplicate]) -> dict[str, dict[str, int]]:
 def _in_words(
     out: str, clips: int, counts: dict[str, dict[str, int]], listed: dict[str, str]
 ) -> str:
-    told = "; ".join(
-        f"{name.replace('_', ' ')} {of['exact']} exactly and {of['near']} nearly"
-        for name, of in counts.items()
+    by_kind = "; ".join(
+        f"{name.replace('_', ' ')} {kinds['exact']} exactly and {kinds['near']} nearly"
+        for name, kinds in counts.items()
     )
-    repeating = sum(n for of in counts.values() for n in of.values())
-    kept = f", and the {len(listed)} names that it held before" if listed else ""
+    repeating = sum(n for kinds in counts.values() for n in kinds.values())
+    kept = f", and the {len(listed)} names that it listed before" if listed else ""
     return (
-        f"{repeating} of {clips} clips repeat another: {told}\n"
-        f"{out} lists them{kept}; 'aiaic prepare --exclude {out}' leaves them out"
+        f"{repeating} of {clips} clips repeat another: {by_kind}\n"
+        f"{out} lists them{kept}; exclude them by 'aiaic prepare --exclude {out}'"
     )

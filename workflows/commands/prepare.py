@@ -1,4 +1,4 @@
-"""``aiaic prepare``: annotations and clips -> shards, built by Ray's workers or by this process."""
+"""``aiaic prepare``: builds shards from clips and annotations, on Ray or in this process."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -23,17 +23,17 @@ def run(options: Prepare) -> Outcome:
     built = prepare(found, build_settings(options), options.out, options.workers)
     reused = built.reused_shards
     values = {"out": options.out, "reused_shards": reused} | verify.counts(built.manifest)
-    standing = f" ({reused} of these stood already)" if reused else ""
-    text = f"{options.out}: {verify.in_words(built.manifest)}{standing}"
+    unchanged = f" ({reused} of these existed already)" if reused else ""
+    text = f"{options.out}: {verify.in_words(built.manifest)}{unchanged}"
     return Outcome(values=values, text=text)
 
 
 def read_catalog(options: Prepare) -> Catalog:
-    """The clips to read, by the kind of annotations, without those on exclusion lists.
+    """The clips that the annotations name, without those on exclusion lists.
 
     Raises:
         ValueError: annotations, split files or lists are missing, too many, or malformed.
-        FileNotFoundError: annotations, lists or clips are not there.
+        FileNotFoundError: annotations, lists or clips do not exist.
     """
     found = _annotated(options)
     for place in flat(options.exclude):
@@ -42,7 +42,7 @@ def read_catalog(options: Prepare) -> Catalog:
 
 
 def build_settings(options: Prepare) -> BuildSettings:
-    """The configuration that the command's options ask for."""
+    """The build settings given by the command's options."""
     settings = BuildSettings(
         media=MediaSettings(
             size_px=options.size_px,
@@ -64,7 +64,7 @@ def build_settings(options: Prepare) -> BuildSettings:
 
 
 def prepare(found: Catalog, settings: BuildSettings, out: str, workers: int | None = None) -> Built:
-    """Build the shards of a catalog; those that stand already are left as they are.
+    """Build the shards of a catalog; those that exist already are left as they are.
 
     Ray is started only if there is something to build.
 
@@ -77,8 +77,7 @@ def prepare(found: Catalog, settings: BuildSettings, out: str, workers: int | No
 
     Raises:
         ValueError: too many clips were rejected.
-        OSError: a store or Ray fails again and again, or another build has published there
-            meanwhile.
+        OSError: a store or Ray fails repeatedly, or another build has published there since.
     """
     if workers is not None and workers < 0:
         raise ValueError(f"--workers is {workers}: give 0 or more")

@@ -1,4 +1,4 @@
-"""``aiaic reproduce``: a public data set from its clips to the report, part by part."""
+"""``aiaic reproduce``: takes a public data set from its clips to the report."""
 
 import logging
 
@@ -12,7 +12,7 @@ from workflows.options import Evaluate, Outcome, Prepare, Reproduce, Train, flat
 log = logging.getLogger(__name__)
 
 _FRAMES = 3
-"""Pictures of a clip where its semantics are taken from another frame than the coloured one."""
+"""Pictures per clip where the semantics come from another frame than the coloured one."""
 
 
 def run(options: Reproduce) -> Outcome:
@@ -48,12 +48,12 @@ def run(options: Reproduce) -> Outcome:
         tracking_uri=options.tracking_uri,
     )
     if most == 0:
-        return _chain(prepared, trained, evaluated)
+        return _run_parts(prepared, trained, evaluated)
     with session.connected(cpus=most):
-        return _chain(prepared, trained, evaluated)
+        return _run_parts(prepared, trained, evaluated)
 
 
-def _chain(prepared: Prepare, trained: Train, evaluated: Evaluate) -> Outcome:
+def _run_parts(prepared: Prepare, trained: Train, evaluated: Evaluate) -> Outcome:
     built = prepare.run(prepared)
     log.info("%s", built.text)
     stages = train.run(trained)

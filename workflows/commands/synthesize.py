@@ -1,4 +1,4 @@
-"""``aiaic synthesize``: the world with a known answer."""
+"""``aiaic synthesize``: makes the synthetic world with a known answer."""
 
 from pathlib import Path
 
@@ -17,5 +17,5 @@ def run(options: Synthesize) -> Outcome:
         "annotations": str(world.annotations),
         "reused": world.reused,
     }
-    standing = ", which stood there already" if world.reused else ""
-    return Outcome(values=values, text=f"{world.clips} clips in {options.out}{standing}")
+    unchanged = ", which existed already" if world.reused else ""
+    return Outcome(values=values, text=f"{world.clips} clips in {options.out}{unchanged}")

@@ -1,17 +1,16 @@
-"""``aiaic train``: one stage or all three, in this process or on Ray, begun or continued."""
+"""``aiaic train``: trains one stage or all three, in this process or on Ray; resumes a run."""
 
 import contextlib
 from collections.abc import Generator
 
 from aiaic import config, recipes
 from data_prep import storage
-from workflows.artifacts import run_folder
-from workflows.artifacts import samples as batches
+from workflows.artifacts import run_folder, samples
 from workflows.artifacts.run_folder import Finished
 from workflows.cluster.workers import Workers
 from workflows.options import Outcome, Train, flat
 from workflows.tracking import tracker as tracking
-from workflows.training import job as chain
+from workflows.training import job as training_job
 from workflows.training import local, signals
 from workflows.training.job import Job
 from workflows.training.progress import Bars
@@ -42,34 +41,34 @@ def run(options: Train) -> Outcome:
 def train(
     job: Job, workers: Workers, gpu: bool | None = None, tracking_uri: str | None = tracking.NOWHERE
 ) -> list[Finished]:
-    """Train the stages of a job; what stands already is continued or left as it is.
+    """Train the stages of a job; started ones resume, finished ones are left as they are.
 
     Args:
-        job: what to train, with places that mean the same everywhere.
-        workers: workers of Ray Train; none: this process.
+        job: what to train, with places that mean the same on every machine.
+        workers: workers of Ray Train; 0: this process.
         gpu: a GPU for each worker of Ray Train; None: if the cluster has that many.
         tracking_uri: MLflow; None: ``mlflow.db`` in this folder.
 
     Raises:
-        ValueError, OSError: what a user has to mend, told before anything is written.
-        StoppedError: SIGTERM or Ctrl-C came, and was obeyed after a checkpoint.
+        ValueError, OSError: something for a user to fix, found before anything is written.
+        StoppedError: SIGTERM or Ctrl-C was received, and a checkpoint was saved.
     """
-    samples = batches.open_samples(job.shards, job.split)
-    chain.check(job, samples, range(max(1, workers.least), max(1, workers.most) + 1))
+    opened = samples.open_samples(job.shards, job.split)
+    training_job.check(job, opened, range(max(1, workers.least), max(1, workers.most) + 1))
     tracker = tracking.open_tracker(tracking_uri, job.out)
-    if (finished := chain.finished(job)) is not None:
+    if (finished := training_job.finished(job)) is not None:
         with tracker.tracked(tracking.describe(job)):
             tracker.finished(finished)
         return finished
     with (
-        _ray(workers, gpu),  # which takes over signals: so ours come after it
+        _ray(workers, gpu),  # before our signal handlers, since it installs its own
         run_folder.alone(job.out),
         signals.asked_politely() as leave,
         tracker.tracked(tracking.describe(job)),
         Bars() as bars,
     ):
         if workers.most == 0:
-            finished = local.fit(job, samples, bars.show, tracker.committed, leave)
+            finished = local.fit(job, opened, bars.show, tracker.committed, leave)
         else:
             from workflows.cluster import train_driver  # noqa: PLC0415 (one process needs no Ray)
 
@@ -80,7 +79,7 @@ def train(
 
 @contextlib.contextmanager
 def _ray(workers: Workers, gpu: bool | None) -> Generator[None, None, None]:
-    """A cluster, where one is needed."""
+    """Connect to a cluster if there are workers to run on it."""
     if workers.most == 0:
         yield
         return

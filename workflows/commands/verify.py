@@ -1,4 +1,4 @@
-"""``aiaic verify``: a shard set against its manifest."""
+"""``aiaic verify``: checks a shard set against its manifest."""
 
 from typing import Any
 
@@ -11,8 +11,9 @@ from workflows.options import Outcome, Verify
 def run(options: Verify) -> Outcome:
     """Carry out the command."""
     verified = verify.verify(options.shards)
-    look = verify.prune if options.prune else verify.superseded
-    old = look(options.shards, verified)
+    find = verify.prune if options.prune else verify.superseded
+    old = find(options.shards, verified)
+    leftovers = _superseded(old, pruned=options.prune)
     return Outcome(
         values={
             "shards": options.shards,
@@ -21,12 +22,12 @@ def run(options: Verify) -> Outcome:
             "pruned": options.prune,
         }
         | counts(verified),
-        text=f"{options.shards} is whole: {in_words(verified)}{_of(old, pruned=options.prune)}",
+        text=f"{options.shards} is whole: {in_words(verified)}{leftovers}",
     )
 
 
 def counts(built: Manifest) -> dict[str, Any]:
-    """What a shard set holds, as JSON values."""
+    """Contents of a shard set, as JSON values."""
     return {
         "digest": built.digest,
         "shard_files": len(built.shards),
@@ -38,19 +39,19 @@ def counts(built: Manifest) -> dict[str, Any]:
 
 
 def in_words(built: Manifest) -> str:
-    """What a shard set holds, for a person."""
-    of = built.counts
-    reasons = "".join(f", {count} {reason}" for reason, count in of.rejected.items())
+    """Contents of a shard set, for a person."""
+    counts = built.counts
+    reasons = "".join(f", {count} {reason}" for reason, count in counts.rejected.items())
     return (
-        f"{of.written} of {of.read} clips in {len(built.shards)} shards, "
-        f"{of.with_sound} with sound, {sum(of.rejected.values())} rejected{reasons}"
+        f"{counts.written} of {counts.read} clips in {len(built.shards)} shards, "
+        f"{counts.with_sound} with sound, {sum(counts.rejected.values())} rejected{reasons}"
     )
 
 
-def _of(old: list[StoredFile], *, pruned: bool) -> str:
+def _superseded(old: list[StoredFile], *, pruned: bool) -> str:
     if not old:
         return ""
     size = f"{len(old)} files of earlier builds ({sum(file.size for file in old) / 1e6:.1f} MB)"
     if pruned:
         return f"; {size} were deleted"
-    return f"; {size} lie beside it: '--prune' deletes them, once no run reads them any more"
+    return f"; {size} lie beside it: delete them by '--prune' once no run reads them any more"

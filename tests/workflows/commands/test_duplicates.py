@@ -113,8 +113,8 @@ def test_a_person_is_told_how_many_and_what_to_do(world, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "3 of 7 clips repeat another: within splits 0 exactly and 1 nearly; "
         "across splits 0 exactly and 2 nearly",
-        f"{out} lists them, and the 2 names that it held before; "
-        f"'aiaic prepare --exclude {out}' leaves them out",
+        f"{out} lists them, and the 2 names that it listed before; "
+        f"exclude them by 'aiaic prepare --exclude {out}'",
     ]
     listed = exclusions.read_exclusions(str(out))
     assert (listed["x"], listed["bbbbbbbbbbb_000000"]) == ("once", "mine")
