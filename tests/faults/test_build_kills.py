@@ -114,7 +114,7 @@ def test_a_process_killed_while_it_answers_is_known_to_be_gone():
 
 ORPHAN = """
 import time
-from data_prep.child import Child
+from data_prep.media.worker_process import Child
 if __name__ == "__main__":
     child = Child(time.sleep, dict)
     child.call(600)

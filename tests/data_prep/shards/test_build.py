@@ -297,11 +297,11 @@ KILLED = """
 import os
 import signal
 import sys
-from data_prep import records
-from data_prep.build import build
 from data_prep.catalog import read_vggsound
-from data_prep.plan import BuildSettings
-from data_prep.sample import MediaSettings
+from data_prep.media.sample import MediaSettings
+from data_prep.shards import records
+from data_prep.shards.build import build
+from data_prep.shards.plan import BuildSettings
 world, out = sys.argv[1:]
 settings = BuildSettings(media=MediaSettings(size_px=32, pictures=2), shards=3)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 HOLD = """
 import sys, time
-from workflows import scratch
+from workflows.artifacts import scratch
 (scratch.folder() / "download").write_text("large")
 print(scratch.folder(), flush=True)
 sys.stdin.read()
