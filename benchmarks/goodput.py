@@ -55,9 +55,9 @@ def _probe(shards: str, folder: Path) -> float:
     _train(shards, str(folder / "probe"), 80, 80, str(folder / "probe.log"))
     (last,) = run_folder.steps(run_folder.stage_place(str(folder / "probe"), 1))
     batch = recipes.load().sampling.batch_size
-    return statistics.median(
-        batch / row["samples_per_s"] for row in run_folder.read_timings(last)[20:]
-    )
+    timings = run_folder.read_timings(last)
+    assert timings is not None
+    return statistics.median(batch / row["samples_per_s"] for row in timings.rows[20:])
 
 
 def _row(

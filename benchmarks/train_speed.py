@@ -35,7 +35,7 @@ from aiaic.checkpointing import checkpoint
 from aiaic.loading.batch import Batch
 from aiaic.loading.loader import Samples
 from aiaic.training import loop
-from aiaic.training.context import LocalRun
+from aiaic.training.context import LocalContext
 from aiaic.training.loop import Trainer
 from aiaic.training.recipe import Recipe
 from data_prep import catalog, synthetic
@@ -43,10 +43,10 @@ from data_prep.media.sample import MediaSettings
 from data_prep.shards import build
 from data_prep.shards.plan import BuildSettings
 from workflows.artifacts import run_folder
-from workflows.artifacts import samples as batches
+from workflows.artifacts.samples import open_samples
 from workflows.cluster import session, train_driver
 from workflows.cluster.workers import Workers
-from workflows.training import local as local_run
+from workflows.training import local
 from workflows.training.job import Job
 
 CPU = torch.device("cpu")
@@ -71,7 +71,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        samples = batches.open_samples(make_shards(folder), "train")
+        samples = open_samples(make_shards(folder), "train")
         report: dict[str, Any] = {}
         if "loader" in options.only:
             report["loader"] = _loader(recipe, samples, folder, options.rounds)
@@ -102,7 +102,7 @@ def _loader(recipe: Recipe, samples: Samples, folder: Path, rounds: int) -> dict
         if name == "synthetic":
             trainer.__dict__["_batches"] = functools.partial(_same, next(trainer._batches()))
         trainer.fit()
-        trainer.run.settle()
+        trainer.run.flush()
         found[name].append(_rate(trainer.journal.timings().rows))
     ratios = [a / b for a, b in zip(found["end_to_end"], found["synthetic"], strict=True)]
     return {
@@ -131,7 +131,7 @@ def _checkpoints(recipe: Recipe, samples: Samples, folder: Path) -> dict[str, An
         begun = time.perf_counter()
         trainer.fit()
         seconds[saving].append(time.perf_counter() - begun)
-        trainer.run.settle()
+        trainer.run.flush()
     saves = recipe.stage1.steps // 10 - 1  # the last step has one in any case
     cost_s = (min(seconds[True]) - min(seconds[False])) / saves
     return {
@@ -152,9 +152,10 @@ def _blocked(recipe: Recipe, samples: Samples, folder: Path) -> dict[str, Any]:
     copying, writing = [], []
     for _ in range(5):
         begun = time.perf_counter()
-        write = trainer.snapshot({})
+        snapshot = trainer.snapshot({})
+        assert snapshot is not None
         copied = time.perf_counter()
-        checkpoint.commit(folder / "written", write)
+        checkpoint.commit(folder / "written", snapshot.write)
         copying.append(copied - begun)
         writing.append(time.perf_counter() - copied)
     size = sum(path.stat().st_size for path in (folder / "written").iterdir())
@@ -178,13 +179,15 @@ def _ray(recipe: Recipe, folder: Path, rounds: int) -> dict[str, Any]:
                 out=str(folder / f"{name}-job{number}"),
             )
             if name == "local":
-                samples = batches.open_samples(job.shards, job.split)
-                local_run.fit(job, samples, lambda *_: None, lambda _: None)
+                samples = open_samples(job.shards, job.split)
+                local.fit(job, samples, lambda *_: None, lambda _: None)
             else:
                 train_driver.fit(job, Workers.exactly(1), False, lambda *_: None, lambda _: None)
             (last,) = run_folder.steps(run_folder.stage_place(job.out, 1))
-            found[name].append(_rate(run_folder.read_timings(last)))
-    ratios = [local / ray for local, ray in zip(found["local"], found["ray"], strict=True)]
+            timings = run_folder.read_timings(last)
+            assert timings is not None
+            found[name].append(_rate(timings.rows))
+    ratios = [ours / ray for ours, ray in zip(found["local"], found["ray"], strict=True)]
     return {
         "samples_per_s": {name: round(statistics.median(r), 1) for name, r in found.items()},
         "time_per_step_on_ray_over_local": _spread(ratios),
@@ -194,7 +197,7 @@ def _ray(recipe: Recipe, folder: Path, rounds: int) -> dict[str, Any]:
 def _trainer(recipe: Recipe, samples: Samples, folder: Path) -> Trainer:
     torch.set_num_threads(recipe.training.threads)
     unvalidated = dataclasses.replace(samples, validation=())
-    return Trainer(1, recipe, unvalidated, LocalRun(folder), None, CPU)
+    return Trainer(1, recipe, unvalidated, LocalContext(folder), None, CPU)
 
 
 def _same(batch: Batch) -> Generator[Batch, None, None]:

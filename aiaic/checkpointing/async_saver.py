@@ -1,5 +1,6 @@
-"""Checkpoints are written while training goes on."""
+"""Writes checkpoints while training continues."""
 
+import dataclasses
 import logging
 import time
 import weakref
@@ -9,27 +10,45 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import torch
 from torch import Tensor
 
-from aiaic.checkpointing import store as stores
-from aiaic.checkpointing.store import Fill, Store
+from aiaic.checkpointing import store
+from aiaic.checkpointing.checkpoint import Record, Snapshot, Timings
+from aiaic.checkpointing.store import Losses, Store
 
 log = logging.getLogger(__name__)
 
 _MISTAKES = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
-"""What a person has to mend; other OSErrors may pass."""
+"""What a person has to fix; other OSErrors may pass."""
 _PAUSES_S = (1.0, 5.0, 20.0, 60.0, 120.0)
 
 
-class OffDevice:
-    """Tensors as they are now: copied on their device at once, and off it when they are asked for.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Commit:
+    """A checkpoint that has just been stored."""
 
-    A copy on the device takes a millisecond where one to the host would take a hundred. The second
-    one happens on a stream of its own, beside the steps that follow.
+    place: str
+    """Where it is: a path or URI."""
+    record: Record
+    """As stored, except that the checksums of its ``files`` may be missing."""
+    timings: Timings | None
+    """None if unknown."""
+
+
+OnCommit = Callable[[Commit], None]
+"""Called with each new checkpoint, in a thread of its own."""
+
+
+class StagedTensors:
+    """A copy of tensors, made on their device now and moved off it when it is needed.
+
+    A copy on the device takes a millisecond where one to the host would take a hundred. The copy to
+    the host runs on its own CUDA stream, beside the steps that follow.
 
     Args:
         tensors: by name.
-        spare: copies of the same tensors, on the CPU, that nobody needs any more; these join them
-            in time. To write into new pages takes five times as long as into used ones, so a CPU
-            keeps as many copies as are needed at once: two, where one is still written.
+        spare: copies of the same tensors on the CPU that are free for reuse; this copy joins them
+            when it is garbage collected. Writing to new pages takes five times as long as writing
+            to used ones, so a CPU keeps as many copies as are needed at once: two, while one is
+            still being written.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], spare: list[dict[str, Tensor]]) -> None:
@@ -47,7 +66,7 @@ class OffDevice:
             self._copied.record()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The copies, on the CPU, while this lives; may be called in another thread."""
+        """The copies on the CPU, valid while this object lives; may be called in another thread."""
         if self._copied is None:
             return dict(self._copies)
         with torch.cuda.stream(torch.cuda.Stream()):
@@ -59,63 +78,62 @@ class OffDevice:
 
 
 class Saver:
-    """Commits checkpoints to a store in a thread of its own, one after the other.
+    """Commits checkpoints to a store in its own thread, one after the other.
 
-    Storage that fails for a while costs no run: a checkpoint that cannot be stored is told, and the
-    next one takes its place. Only the last one has to succeed, see :meth:`settle`.
+    A temporary storage failure does not end a run: a checkpoint that cannot be stored is logged,
+    and the next one replaces it. Only the last one has to succeed, see :meth:`flush`.
 
     Args:
-        store: where they go.
-        keep: how many of the newest stay, beside the best.
-        on_commit: called with the name of each new checkpoint, in a thread of its own: training
-            waits for the last one alone.
+        store: where checkpoints go.
+        keep: how many of the newest to keep, beside the best.
+        on_commit: called with each new checkpoint, in a second thread: only :meth:`flush` waits
+            for it.
     """
 
-    def __init__(
-        self, store: Store, keep: int, on_commit: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, store: Store, keep: int, on_commit: OnCommit | None = None) -> None:
         self._store, self._keep, self._on_commit = store, keep, on_commit
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._news = ThreadPoolExecutor(1, thread_name_prefix="committed")
-        self._told: list[Future[None]] = []
-        self._last: tuple[str, Fill, Future[None]] | None = None
+        self._callbacks = ThreadPoolExecutor(1, thread_name_prefix="on-commit")
+        self._called: list[Future[None]] = []
+        self._last: tuple[Snapshot, Future[None]] | None = None
+        self._losses: Losses = {}
 
-    def save(self, name: str, fill: Fill) -> None:
-        """Commit a checkpoint soon; waits for the one before, if that is still under way.
+    def save(self, snapshot: Snapshot) -> None:
+        """Commit a checkpoint soon; waits for the previous one if that is still being written.
 
         Raises:
-            OSError: the one before could not be stored, and never will be.
+            OSError: the previous one could not be stored, and retrying will not help.
         """
         try:
             self._wait()
         except _MISTAKES:
             raise
         except OSError as error:
-            log.warning("a checkpoint could not be stored, training goes on: %s", error)
-        self._begin(name, fill)
+            log.warning("a checkpoint could not be stored, training continues: %s", error)
+        self._submit(snapshot)
 
-    def settle(self, *, patient: bool = True) -> None:
-        """Wait until the last checkpoint is committed, and told of.
+    def flush(self, *, retry: bool = True) -> None:
+        """Wait until the last checkpoint is committed and ``on_commit`` has returned.
 
         Args:
-            patient: try again for some minutes where storage fails.
+            retry: retry for some minutes where storage fails.
 
         Raises:
             OSError: it could not be stored.
-            Exception: what ``on_commit`` has raised first, now or before.
+            Exception: the first exception that ``on_commit`` raised, for whichever checkpoint.
         """
         try:
-            self._wait_patiently(_PAUSES_S if patient else ())
+            self._wait_patiently(_PAUSES_S if retry else ())
         finally:
-            self._rest()
-        for told in self._told:
-            told.result()
+            self._drain()
+        for called in self._called:
+            called.result()
 
-    def _rest(self) -> None:
-        """Wait for what is under way, so that nobody is told of anything after a failure either."""
+    def _drain(self) -> None:
+        """Wait for running work, so that ``on_commit`` is never called after a failure either."""
         if self._last is not None:
-            wait([self._last[2]])
-        wait(self._told)
+            wait([self._last[1]])
+        wait(self._called)
 
     def _wait_patiently(self, pauses_s: Sequence[float]) -> None:
         """Wait until the last checkpoint is committed; try again after each pause."""
@@ -125,28 +143,32 @@ class Saver:
             except _MISTAKES:
                 raise
             except OSError as error:
-                log.warning("the last checkpoint is tried again in %g s: %s", pause_s, error)
+                log.warning("retrying to store the last checkpoint in %g s: %s", pause_s, error)
                 time.sleep(pause_s)
                 assert self._last is not None  # it has just failed
-                self._begin(*self._last[:2])
+                self._submit(self._last[0])
             else:
                 break
         self._wait()
 
-    def _begin(self, name: str, fill: Fill) -> None:
-        self._last = name, fill, self._thread.submit(self._commit, name, fill)
+    def _submit(self, snapshot: Snapshot) -> None:
+        self._last = snapshot, self._thread.submit(self._commit, snapshot)
 
     def _wait(self) -> None:
         if self._last is not None:
-            self._last[2].result()
+            self._last[1].result()
             self._last = None  # and with it, on a GPU, the copies of all weights
 
-    def _commit(self, name: str, fill: Fill) -> None:
-        self._store.publish(name, fill)
+    def _commit(self, snapshot: Snapshot) -> None:
+        record = snapshot.record
+        self._store.publish(snapshot.name, snapshot.write)
+        self._losses[snapshot.name] = store.validation_loss(record)
         if self._on_commit is not None:
-            self._told = [told for told in self._told if not told.done() or told.exception()]
-            self._told.append(self._news.submit(self._on_commit, name))
+            place = self._store.place(snapshot.name)
+            commit = Commit(place=place, record=record, timings=snapshot.timings)
+            self._called = [c for c in self._called if not c.done() or c.exception()]
+            self._called.append(self._callbacks.submit(self._on_commit, commit))
         try:
-            stores.prune(self._store, self._keep)
+            store.prune(self._store, self._keep, self._losses)
         except OSError as error:
             log.warning("old checkpoints could not be deleted, the next one tries again: %s", error)

@@ -92,6 +92,29 @@ class Timings:
     """Throughput at each report, one object per reported step."""
 
 
+Tensors = Mapping[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A checkpoint that is still to be written."""
+
+    record: Record
+    timings: Timings
+    tensors: Callable[[], tuple[Tensors, Tensors]]
+    """Returns the model with averaged weights, and what a resume needs besides; called once for
+    each attempt to write, in another thread."""
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's folder name."""
+        return step_name(self.record.step)
+
+    def write(self, folder: Path) -> None:
+        """Write all files into an empty folder; see :func:`write`."""
+        write(folder, self.record, *self.tensors(), self.timings)
+
+
 def step_name(step: int) -> str:
     """The folder name of a checkpoint, which sorts by step."""
     return f"step-{step:07d}"

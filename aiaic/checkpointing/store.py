@@ -1,4 +1,4 @@
-"""Where a stage's checkpoints lie: which is best, which is whole, which may go."""
+"""A stage's checkpoints: which is best, which are intact, which can be deleted."""
 
 import logging
 import math
@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 Fill = Callable[[Path], object]
 """Writes a checkpoint's files into an empty folder."""
 
+Losses = dict[str, float | None]
+"""``validation_loss`` of checkpoints by name; None for one that was not validated."""
+
 
 @runtime_checkable
 class Store(Protocol):
@@ -28,15 +31,15 @@ class Store(Protocol):
         ...
 
     def record(self, name: str) -> Record:
-        """What a checkpoint says of itself."""
+        """The record of a checkpoint."""
         ...
 
     def fetch(self, name: str) -> Path:
-        """A checkpoint as a local folder of its name, unchecked."""
+        """A checkpoint as a local folder of its name, unverified."""
         ...
 
     def publish(self, name: str, fill: Fill) -> None:
-        """Commit a checkpoint: it is there whole or not at all, its record last."""
+        """Commit a checkpoint atomically, its record last."""
         ...
 
     def delete(self, name: str) -> None:
@@ -44,16 +47,16 @@ class Store(Protocol):
         ...
 
     def sweep(self) -> None:
-        """Delete what is no checkpoint and never will be: what killed processes have left."""
+        """Delete incomplete checkpoints that killed processes have left."""
         ...
 
     def place(self, name: str) -> str:
-        """Where a checkpoint lies, for people."""
+        """The path or URI of a checkpoint."""
         ...
 
 
 class FolderStore:
-    """Checkpoints in a local folder ``RUN/stageN``, which is created if need be."""
+    """Checkpoints in a local folder ``RUN/stageN``, which is created if necessary."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,26 +84,38 @@ class FolderStore:
         return str(self.folder / name)
 
 
+def validation_loss(record: Record) -> float | None:
+    """The loss by which checkpoints are compared; None if this one was not validated."""
+    return record.metrics.get("validation_loss")
+
+
 def best(store: Store) -> str | None:
-    """The checkpoint with the lowest ``validation_loss``; the newest where none was validated.
+    """The checkpoint with the lowest ``validation_loss``; the newest if none was validated.
 
-    One whose record is damaged is passed over. None where there is no checkpoint.
+    Checkpoints with a damaged record are skipped. None if there is no checkpoint.
     """
-    return next(iter(_best_first(store)), None)
+    return next(iter(_best_first(store, store.names(), {})), None)
 
 
-def prune(store: Store, keep: int) -> None:
-    """Delete all checkpoints but the newest ``keep`` and the best."""
-    found = store.names()
-    for name in sorted({*found[:-keep]} - {best(store)}):
+def prune(store: Store, keep: int, losses: Losses | None = None) -> None:
+    """Delete all checkpoints except the newest ``keep`` and the best.
+
+    Args:
+        store: of one stage.
+        keep: at least 1.
+        losses: those that are known already; the others are read, and added.
+    """
+    names = store.names()
+    ranked = _best_first(store, names, {} if losses is None else losses)
+    for name in sorted({*names[:-keep]} - {*ranked[:1]}):
         store.delete(name)
 
 
 def newest_whole(store: Store) -> Path | None:
-    """The newest checkpoint whose files have their checksums; damaged ones after it are deleted.
+    """The newest intact checkpoint as a local folder of its name; None if there is no checkpoint.
 
-    As a local folder of its name; None where there is no checkpoint. To be called before anything
-    is written: what killed processes have left of others is deleted too.
+    Damaged ones after it are deleted, and so is what killed processes have left: call this before
+    anything is written.
 
     Raises:
         ValueError: there are checkpoints, but all are damaged.
@@ -110,18 +125,18 @@ def newest_whole(store: Store) -> Path | None:
 
 
 def best_whole(store: Store) -> str:
-    """The best checkpoint whose files have their checksums; better ones are deleted, being damaged.
+    """The best intact checkpoint; damaged ones that would be better are deleted.
 
     Raises:
         ValueError: there are checkpoints, but all are damaged.
     """
-    found = _whole(store, _best_first(store))
+    found = _whole(store, _best_first(store, store.names(), {}))
     assert found is not None  # a finished stage has checkpoints
     return found.name
 
 
 def _whole(store: Store, names: Sequence[str]) -> Path | None:
-    """The first of them that is whole; those before it are deleted."""
+    """The first intact one of them; those before it are deleted."""
     damaged: dict[str, DamagedError] = {}
     for name in names:
         try:
@@ -131,7 +146,7 @@ def _whole(store: Store, names: Sequence[str]) -> Path | None:
         else:
             for broken, why in damaged.items():
                 log.warning(
-                    "checkpoint '%s' is deleted, and %s takes its place: %s",
+                    "deleted the damaged checkpoint '%s', using %s instead: %s",
                     store.place(broken), name, why,
                 )  # fmt: skip
                 store.delete(broken)
@@ -140,13 +155,13 @@ def _whole(store: Store, names: Sequence[str]) -> Path | None:
         first, why = next(iter(damaged.items()))
         raise ValueError(
             f"checkpoint '{store.place(first)}' is damaged ({why}), and so are all others: delete "
-            "the stage's folder to begin anew"
+            "the stage's folder to start it over"
         )
     return None
 
 
 def _fetch_whole(store: Store, name: str) -> Path:
-    """A checkpoint as a checked local folder; a copy that is damaged may be the network's fault."""
+    """A checkpoint as a verified local folder; fetched twice, as the network may damage a copy."""
     try:
         folder = store.fetch(name)
         checkpoint.verify(folder)
@@ -156,14 +171,22 @@ def _fetch_whole(store: Store, name: str) -> Path:
     return folder
 
 
-def _best_first(store: Store) -> list[str]:
-    """By validation loss, then those that were not validated, the newest first."""
+def _best_first(store: Store, names: Sequence[str], losses: Losses) -> list[str]:
+    """By validation loss, then those that were not validated, the newest first.
+
+    Args:
+        store: of one stage.
+        names: its checkpoints, oldest first.
+        losses: those that are known already; the others are read, and added.
+    """
     ranks: dict[str, tuple[float, int]] = {}
-    for age, name in enumerate(reversed(store.names())):
-        try:
-            loss = store.record(name).metrics.get("validation_loss")
-        except DamagedError as error:
-            log.warning("checkpoint '%s' is passed over: %s", store.place(name), error)
-        else:
-            ranks[name] = (math.inf, age) if loss is None else (loss, -age)
+    for age, name in enumerate(reversed(names)):
+        if name not in losses:
+            try:
+                losses[name] = validation_loss(store.record(name))
+            except DamagedError as error:
+                log.warning("skipped checkpoint '%s': %s", store.place(name), error)
+                continue
+        loss = losses[name]
+        ranks[name] = (math.inf, age) if loss is None else (loss, -age)
     return sorted(ranks, key=lambda name: ranks[name])

@@ -1,41 +1,39 @@
-"""The port through which a training loop talks to whatever runs it."""
+"""What a training loop asks of its surroundings: one protocol, and its local implementation."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from aiaic.checkpointing import checkpoint
-from aiaic.checkpointing import store as stores
-from aiaic.checkpointing.async_saver import Saver
-from aiaic.checkpointing.store import Fill, FolderStore, Store
+from aiaic.checkpointing import store
+from aiaic.checkpointing.async_saver import OnCommit, Saver
+from aiaic.checkpointing.checkpoint import Snapshot
+from aiaic.checkpointing.store import FolderStore, Store
 
 
 @runtime_checkable
-class Run(Protocol):
-    """Rank and world, progress, checkpoints; Ray Train is one such run, :class:`LocalRun` another.
+class TrainContext(Protocol):
+    """Rank and world size, progress, checkpoints, stop requests.
 
-    The loop never touches storage, a logger or a cluster itself.
+    Ray Train provides one implementation, :class:`LocalContext` is another. The loop itself never
+    touches storage, a logger or a cluster.
     """
 
     rank: int
     world_size: int
 
-    def progress(self, step: int, metrics: dict[str, float]) -> None:
-        """Show progress; called every few steps, on every rank, and free to do nothing."""
+    def report_progress(self, step: int, metrics: dict[str, float]) -> None:
+        """Show progress; called every few steps, on every rank. May do nothing."""
         ...
 
-    def save(self, step: int, write: Fill) -> None:
-        """Commit the checkpoint of ``step`` while training goes on; called on rank 0 alone.
-
-        ``write`` fills an empty folder; it is called in another thread.
-        """
+    def save(self, snapshot: Snapshot) -> None:
+        """Commit a checkpoint while training continues; called on rank 0 only."""
         ...
 
-    def settle(self, *, patient: bool = True) -> None:
-        """Wait until the last :meth:`save` is committed, so that a restart begins there.
+    def flush(self, *, retry: bool = True) -> None:
+        """Wait until the last :meth:`save` is committed, so that a restart resumes from it.
 
         Args:
-            patient: try for some minutes where storage fails.
+            retry: retry for some minutes where storage fails.
 
         Raises:
             OSError: it could not be stored.
@@ -43,26 +41,26 @@ class Run(Protocol):
         ...
 
     def restore(self) -> Path | None:
-        """The newest whole checkpoint of this very run as a local folder, or None.
+        """The newest intact checkpoint of this run as a local folder, or None.
 
         The same one on every rank.
         """
         ...
 
     def stop_requested(self) -> bool:
-        """Whether this worker was told to leave; the loop lets all workers leave at one step."""
+        """Whether this worker was asked to stop; the loop stops all workers at the same step."""
         ...
 
 
-class LocalRun:
-    """A run in this process.
+class LocalContext:
+    """Training in this process alone.
 
     Args:
-        store: the stage's checkpoints, or a folder of them, ``RUN/stageN``.
-        keep: how many of the newest checkpoints stay, beside the best by ``validation_loss``.
-        on_progress: called with (step, metrics) at each report of progress.
-        on_commit: called with the name of each new checkpoint, in another thread.
-        stop: whether the run was told to leave.
+        store: the stage's checkpoints, or their folder, ``RUN/stageN``.
+        keep: how many of the newest checkpoints to keep, beside the best by ``validation_loss``.
+        on_progress: called with (step, metrics) at each progress report.
+        on_commit: called with each new checkpoint, in another thread.
+        stop: whether a stop was requested.
     """
 
     rank = 0
@@ -74,7 +72,7 @@ class LocalRun:
         *,
         keep: int = 2,
         on_progress: Callable[[int, dict[str, float]], None] | None = None,
-        on_commit: Callable[[str], None] | None = None,
+        on_commit: OnCommit | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.store = FolderStore(store) if isinstance(store, Path) else store
@@ -82,18 +80,18 @@ class LocalRun:
         self._on_progress = on_progress
         self._stop = stop
 
-    def progress(self, step: int, metrics: dict[str, float]) -> None:
+    def report_progress(self, step: int, metrics: dict[str, float]) -> None:
         if self._on_progress is not None:
             self._on_progress(step, metrics)
 
-    def save(self, step: int, write: Fill) -> None:
-        self._saver.save(checkpoint.step_name(step), write)
+    def save(self, snapshot: Snapshot) -> None:
+        self._saver.save(snapshot)
 
-    def settle(self, *, patient: bool = True) -> None:
-        self._saver.settle(patient=patient)
+    def flush(self, *, retry: bool = True) -> None:
+        self._saver.flush(retry=retry)
 
     def restore(self) -> Path | None:
-        return stores.newest_whole(self.store)
+        return store.newest_whole(self.store)
 
     def stop_requested(self) -> bool:
         return self._stop()

@@ -9,7 +9,7 @@ import torch
 
 from aiaic.checkpointing.checkpoint import Record, Timings
 from aiaic.loading.sampler import LEDGER_MASK
-from aiaic.training.context import Run
+from aiaic.training.context import TrainContext
 from aiaic.training.meter import Meter
 from aiaic.training.throughput import Clock
 
@@ -26,7 +26,12 @@ class Journal:
     """
 
     def __init__(
-        self, run: Run, device: torch.device, clock: Clock, timings: Timings, record: Record | None
+        self,
+        run: TrainContext,
+        device: torch.device,
+        clock: Clock,
+        timings: Timings,
+        record: Record | None,
     ) -> None:
         self.curves: list[dict[str, float]] = list(record.curves) if record else []
         self._timings = timings

@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from torch import nn
 from aiaic import config
 from aiaic import distributed as gather
 from aiaic.checkpointing import checkpoint
-from aiaic.checkpointing.checkpoint import Record, Timings
+from aiaic.checkpointing.checkpoint import Record, Snapshot, Timings
 from aiaic.loading import prefetch, sampler
 from aiaic.loading.batch import Batch, mirrored
 from aiaic.loading.loader import Loader, Samples
@@ -28,7 +28,7 @@ from aiaic.networks.pretrained import ReadWeights
 from aiaic.stages.base import StageOutput
 from aiaic.training import build_stage as stages
 from aiaic.training.acceleration import accelerate, distributed, unexchanged
-from aiaic.training.context import Run
+from aiaic.training.context import TrainContext
 from aiaic.training.history import Journal
 from aiaic.training.meter import NonFiniteLossError
 from aiaic.training.optim import learning_rate, resolve_precision
@@ -63,7 +63,7 @@ def train(
     stage: int,
     recipe: Recipe,
     samples: Samples,
-    run: Run,
+    run: TrainContext,
     init: Init | None,
     device: torch.device,
     read_weights: ReadWeights = pretrained.read,
@@ -96,7 +96,7 @@ def train(
         result = trainer.fit(profile)
     except BaseException as error:
         with contextlib.suppress(Exception):  # what has gone wrong first is told
-            run.settle(patient=False)
+            run.flush(retry=False)
         if isinstance(error, torch.OutOfMemoryError):
             raise OSError(  # which may pass: somebody else's memory, or a dying worker's
                 "the GPU's memory does not hold a step: raise training.accumulate, which cuts it "
@@ -104,7 +104,7 @@ def train(
                 "to do so from this stage on, by --stage, or in another output folder"
             ) from error
         raise
-    run.settle()
+    run.flush()
     return result
 
 
@@ -116,7 +116,7 @@ class Trainer:
         stage: int,
         recipe: Recipe,
         samples: Samples,
-        run: Run,
+        run: TrainContext,
         init: Init | None,
         device: torch.device,
         read_weights: ReadWeights = pretrained.read,
@@ -167,7 +167,7 @@ class Trainer:
                 self.step += 1
                 if self._due("report_every") or self._due("validate_every"):
                     point = self.journal.report(self.step, self.rate(self.step - 1))
-                    self.run.progress(self.step, point)
+                    self.run.report_progress(self.step, point)
                 stop = self._told_to_stop()
                 if stop or self._due("save_every") or self._due("validate_every"):
                     self._save(validate=self._due("validate_every"))
@@ -207,9 +207,9 @@ class Trainer:
         if metrics:
             self.journal.validated(metrics)
         with self.journal.clock.spent("saving"):
-            write = self.snapshot(metrics)
-            if write is not None:
-                self.run.save(self.step, write)
+            snapshot = self.snapshot(metrics)
+            if snapshot is not None:
+                self.run.save(snapshot)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, from 0."""
@@ -251,10 +251,10 @@ class Trainer:
         self.stage.train()
         return {f"validation_{n}": s / len(chosen) for n, s in _sum_over_workers(sums).items()}
 
-    def snapshot(self, metrics: dict[str, float]) -> Callable[[Path], None] | None:
-        """Copy all that a checkpoint of this step holds; what is given writes it, in any thread.
+    def snapshot(self, metrics: dict[str, float]) -> Snapshot | None:
+        """Copy the state of this step for a checkpoint; None on all ranks but 0.
 
-        Every worker has to ask, since they count together; rank 0 alone gets something to write.
+        A collective: every worker must call it.
 
         Raises:
             NonFiniteLossError: a loss since the last report is not finite.
@@ -275,8 +275,7 @@ class Trainer:
             versions=checkpoint.versions(),
             **entries,
         )
-        timings = self.journal.timings()
-        return lambda folder: checkpoint.write(folder, record, *copies.tensors(), timings)
+        return Snapshot(record=record, timings=self.journal.timings(), tensors=copies.tensors)
 
     def _go_on_from(self, folder: Path) -> Record:
         """Load a checkpoint of this run.

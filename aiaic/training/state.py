@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from aiaic.checkpointing import checkpoint
-from aiaic.checkpointing.async_saver import OffDevice
+from aiaic.checkpointing.async_saver import StagedTensors
 from aiaic.stages.base import Stage
 from aiaic.training.optim import AveragedWeights, TrainingConfig, adamw
 
@@ -57,8 +57,10 @@ class Learner:
         trained = {name.removeprefix(_MODEL) for name in self.names}
         model = self._stage.model.state_dict().items()
         return Copies(
-            training=OffDevice(tensors, self._spare_training),
-            rest=OffDevice({n: value for n, value in model if n not in trained}, self._spare_rest),
+            training=StagedTensors(tensors, self._spare_training),
+            rest=StagedTensors(
+                {n: value for n, value in model if n not in trained}, self._spare_rest
+            ),
         )
 
     @torch.no_grad()
@@ -93,7 +95,7 @@ class Copies:
         rest: what the model holds besides, and does not learn.
     """
 
-    def __init__(self, *, training: OffDevice, rest: OffDevice) -> None:
+    def __init__(self, *, training: StagedTensors, rest: StagedTensors) -> None:
         self._training, self._rest = training, rest
 
     def tensors(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:

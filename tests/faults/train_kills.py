@@ -213,7 +213,7 @@ def train(
     os.environ.update(environment)
     from aiaic import recipes
     from workflows.artifacts import run_folder
-    from workflows.artifacts import samples as batches
+    from workflows.artifacts.samples import open_samples
     from workflows.training import local
     from workflows.training.job import Job
 
@@ -226,7 +226,7 @@ def train(
         out=out,
         init=run_folder.stage_place(whole, first - 1) if first > 1 else None,
     )
-    samples = batches.open_samples(shards, "train")
+    samples = open_samples(shards, "train")
     if kill is not None:
         arm(kill)
     local.fit(job, samples, lambda *_: None, lambda _: None)

@@ -218,14 +218,14 @@ def faults(shards: str, out: Path, settings: Sequence[str], stages: Sequence[int
     from aiaic.checkpointing import checkpoint
     from aiaic.loading import sampler
     from workflows.artifacts import run_folder
-    from workflows.artifacts import samples as batches
+    from workflows.artifacts.samples import open_samples
 
     recipe = recipes.load(settings=tuple(settings))
-    samples = batches.open_samples(shards, "train")
+    samples = open_samples(shards, "train")
     found = []
     for stage in stages:
         folder = out / f"stage{stage}"
-        finished = run_folder.read_finished(str(folder))
+        finished = run_folder.read_result(str(folder))
         if finished is None:
             found.append(f"stage {stage} is not finished")
             continue

@@ -87,7 +87,7 @@ def untrained_run(tmp_path_factory: pytest.TempPathFactory, shards: str) -> Path
         )
         run_folder.finish(
             str(folder.parent),
-            run_folder.Finished(
+            run_folder.StageResult(
                 stage=stage,
                 final=folder.name,
                 best=folder.name,

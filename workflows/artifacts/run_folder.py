@@ -1,7 +1,8 @@
-"""Where a run's checkpoints lie: RUN/stage1/step-0000400, on a path or in an object store.
+"""The folder of a run: RUN/stage1/step-0000400, on a path or in an object store.
 
-A checkpoint is there once its ``checkpoint.json`` is, which is published last. A finished stage has
-``stage.json``, written last of all. The folder is the truth, whichever port wrote it.
+A checkpoint exists once its ``checkpoint.json`` does, which is published last. A finished stage has
+``stage.json``, written last of all. The folder is the only source of truth, however the run was
+trained.
 """
 
 import contextlib
@@ -18,62 +19,64 @@ from typing import Any
 
 from aiaic import config
 from aiaic.checkpointing import checkpoint, store
+from aiaic.checkpointing.async_saver import Commit
+from aiaic.checkpointing.checkpoint import Timings
 from aiaic.checkpointing.store import Fill
 from data_prep import storage
 from workflows.artifacts import scratch
 
 STAGES = (1, 2, 3)
 _FINISHED = "stage.json"
-_BEGUN = "begun.json"
+_STARTED = "begun.json"
 _LOCK = ".training.lock"
 _STEP_NAME = re.compile(r"step-\d{7,}")
 _STEP = re.compile(r"(step-\d{7,})/checkpoint\.json")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Finished:
-    """What ``stage.json`` tells of a finished stage."""
+class StageResult:
+    """A finished stage, as ``stage.json`` describes it."""
 
     stage: int
     final: str
     """Folder name of the last checkpoint."""
     best: str
-    """Folder name of the one with the lowest validation loss."""
+    """Folder name of the checkpoint with the lowest validation loss."""
     steps: int
     seconds: float
-    """Time since the stage was begun for the first time, interruptions included."""
+    """Time since the stage was first started, interruptions included."""
     metrics: dict[str, float]
     """Validation metrics of the best checkpoint."""
     precision: str
     samples_per_s: float
-    """Training samples of all workers per second of the steps that stand."""
+    """Training samples of all workers per second of the steps that were not lost."""
     goodput: float = 1.0
-    """Share of the stage's time that went into the steps that stand."""
+    """Share of the stage's time that went into the steps that were not lost."""
 
 
 @contextlib.contextmanager
-def alone(run: str) -> Generator[None, None, None]:
-    """Nobody else trains into a run's folder within the context.
+def exclusive_lock(run: str) -> Generator[None, None, None]:
+    """Within the context, no other training can write into a run's folder.
 
-    A store has no locks that end with their holder, nor has every file system: there two drivers
-    are not noticed.
+    Object stores have no locks that end with their holder, and neither do all file systems: there a
+    second training is not detected.
 
     Raises:
-        ValueError: somebody does.
+        ValueError: another training holds the lock.
     """
     if not storage.is_local(run):
         yield
         return
     folder = storage.local_path(run)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("wb") as file:  # it stays: by then it may be the next one's
+    with (folder / _LOCK).open("wb") as file:  # never deleted: another training may hold it by then
         with contextlib.suppress(OSError):
             _lock(file.fileno(), run)
         yield
 
 
 def check_place(run: str) -> None:
-    """Refuse a place that no run can lie at.
+    """Refuse a place that cannot be a run's folder.
 
     Raises:
         ValueError: it is a whole bucket.
@@ -98,7 +101,7 @@ def steps(stage: str) -> list[str]:
 
 
 def read_record(place: str) -> checkpoint.Record:
-    """What the checkpoint at a place says of itself; only its record is downloaded."""
+    """The record of the checkpoint at a place; nothing else is downloaded."""
     if storage.is_local(place):
         return checkpoint.read_record(storage.local_path(place))
     with tempfile.TemporaryDirectory() as folder:
@@ -107,19 +110,23 @@ def read_record(place: str) -> checkpoint.Record:
         return checkpoint.read_record(Path(folder))
 
 
-def read_timings(place: str) -> list[dict[str, float]]:
-    """The throughput at each report of the checkpoint at a place; empty where it is not known."""
+def read_timings(place: str) -> Timings | None:
+    """The timings of the checkpoint at a place; None if unknown."""
     path = storage.join(place, checkpoint.TIMINGS)
     if storage.size_of(path) is None:
-        return []
+        return None
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, checkpoint.TIMINGS).write_bytes(storage.read_bytes(path))
-        timings = checkpoint.read_timings(Path(folder))
-    return timings.rows if timings else []
+        return checkpoint.read_timings(Path(folder))
 
 
-def read_finished(stage: str) -> Finished | None:
-    """``stage.json`` of a stage's folder; None where the stage is not finished.
+def read_commit(place: str) -> Commit:
+    """The checkpoint at a place as the saver that committed it reported it."""
+    return Commit(place=place, record=read_record(place), timings=read_timings(place))
+
+
+def read_result(stage: str) -> StageResult | None:
+    """``stage.json`` of a stage's folder; None if the stage is not finished.
 
     Raises:
         ValueError: the file is damaged.
@@ -129,27 +136,27 @@ def read_finished(stage: str) -> Finished | None:
         return None
     try:
         values: dict[str, Any] = json.loads(storage.read_bytes(place))
-        return config.from_json(Finished, values)
+        return config.from_json(StageResult, values)
     except (ValueError, TypeError) as error:
         raise ValueError(f"'{place}' is damaged: {error}") from None
 
 
-def begun_unix_s(stage: str) -> float:
-    """When a stage was begun for the first time, which is noted in its folder: now, if never."""
-    place, now = storage.join(stage, _BEGUN), time.time()
+def started_unix_s(stage: str) -> float:
+    """When a stage was first started; if it never was, the current time is noted in its folder."""
+    place, now = storage.join(stage, _STARTED), time.time()
     if storage.size_of(place) is None:
         storage.write_bytes(place, json.dumps({"begun_unix_s": now}).encode())
         return now
     try:
         return float(json.loads(storage.read_bytes(place))["begun_unix_s"])
-    except (ValueError, KeyError, TypeError):  # nothing is computed from it
+    except (ValueError, KeyError, TypeError):  # damaged; only shown to people
         return now
 
 
-def finish(stage: str, finished: Finished) -> None:
+def finish(stage: str, result: StageResult) -> None:
     """Write ``stage.json`` after deleting all checkpoints but the last and the best."""
     store.prune(PlaceStore(stage), keep=1)
-    content = json.dumps(config.to_json(finished), indent=1, sort_keys=True)
+    content = json.dumps(config.to_json(result), indent=1, sort_keys=True)
     storage.write_bytes(storage.join(stage, _FINISHED), content.encode())
 
 
@@ -170,8 +177,8 @@ class PlaceStore:
 
     def fetch(self, name: str) -> Path:
         place = self.place(name)
-        # Not the copy of an earlier download: what was damaged may have been written anew.
-        return storage.local_path(place) if storage.is_local(place) else _download_anew(place)
+        # Not a cached download: a damaged checkpoint may have been rewritten since.
+        return storage.local_path(place) if storage.is_local(place) else _download_all(place)
 
     def publish(self, name: str, fill: Fill) -> None:
         publish(fill, self.place(name))
@@ -185,8 +192,8 @@ class PlaceStore:
             return
         if not storage.exists(self.stage):
             return
-        begun = {file.name.partition("/")[0] for file in storage.list_files(self.stage)}
-        for name in sorted(begun - set(self.names())):
+        started = {file.name.partition("/")[0] for file in storage.list_files(self.stage)}
+        for name in sorted(started - set(self.names())):
             if _STEP_NAME.fullmatch(name):
                 self.delete(name)
 
@@ -195,19 +202,19 @@ class PlaceStore:
 
 
 def publish(fill: Fill, place: str) -> None:
-    """Write a checkpoint to its place; it is there whole or not at all."""
+    """Write a checkpoint to its place, atomically: its record comes last."""
     if storage.is_local(place):
         checkpoint.commit(storage.local_path(place), fill)
         return
     with tempfile.TemporaryDirectory(dir=scratch.folder()) as folder:
         fill(Path(folder))
-        storage.delete(storage.join(place, checkpoint.RECORD))  # it would vouch for other files
+        storage.delete(storage.join(place, checkpoint.RECORD))  # it describes the previous files
         for path in sorted(Path(folder).iterdir(), key=_record_last):
             storage.publish(path, storage.join(place, path.name))
 
 
 def fetch(place: str) -> Path:
-    """A checkpoint as a local folder, see :func:`resolve`; from a store, its model and record."""
+    """A checkpoint as a local folder, see :func:`resolve`; only model and record are downloaded."""
     return _local(resolve(place))
 
 
@@ -215,15 +222,15 @@ def fetch_stage(place: str, stage: int) -> Path:
     """The best checkpoint of another stage of the run that ``place`` belongs to.
 
     Raises:
-        FileNotFoundError: that stage of the run is not there or not finished.
+        FileNotFoundError: that stage of the run does not exist or is not finished.
     """
     return _local(resolve_stage(place, stage))
 
 
 def resolve(place: str) -> str:
-    """The place of a checkpoint, given that of a checkpoint, of a finished stage, or of a run.
+    """The place of a checkpoint, given the place of a checkpoint, a finished stage, or a run.
 
-    A stage means its best checkpoint, and a run its last finished stage.
+    A stage stands for its best checkpoint, a run for its last finished stage.
 
     Raises:
         FileNotFoundError: there is no checkpoint, or the stage is not finished.
@@ -231,30 +238,30 @@ def resolve(place: str) -> str:
     if storage.size_of(storage.join(place, checkpoint.RECORD)) is not None:
         return place
     for folder in (place, *(stage_place(place, stage) for stage in reversed(STAGES))):
-        finished = read_finished(folder)
-        if finished is not None:
-            return storage.join(folder, finished.best)
+        result = read_result(folder)
+        if result is not None:
+            return storage.join(folder, result.best)
     folders = (place, *(stage_place(place, stage) for stage in STAGES))
     if unfinished := next((found for folder in folders if (found := steps(folder))), None):
         raise FileNotFoundError(
-            f"'{place}' holds no finished stage: repeat its training command to its end, "
-            f"or name one of its checkpoints, such as '{unfinished[-1]}'"
+            f"'{place}' has no finished stage: rerun its training command until it ends, "
+            f"or pass one of its checkpoints, such as '{unfinished[-1]}'"
         )
-    raise FileNotFoundError(f"no checkpoint at '{place}': give a run, its stage or a checkpoint")
+    raise FileNotFoundError(f"no checkpoint at '{place}': pass a run, a stage or a checkpoint")
 
 
 def resolve_stage(place: str, stage: int) -> str:
-    """Like :func:`resolve`, for a certain stage of the run that ``place`` belongs to."""
+    """Like :func:`resolve`, for a given stage of the run that ``place`` belongs to."""
     for run in (place, storage_parent(place), storage_parent(storage_parent(place))):
         folder = stage_place(run, stage)
-        finished = read_finished(folder)
-        if finished is not None:
-            return storage.join(folder, finished.best)
+        result = read_result(folder)
+        if result is not None:
+            return storage.join(folder, result.best)
     raise FileNotFoundError(f"the run of '{place}' has no finished stage {stage}")
 
 
 def storage_parent(place: str) -> str:
-    """The folder that a place lies in."""
+    """The folder that contains a place."""
     head, mark, query = place.partition("?")
     before = head.rstrip("/").rpartition("/")[0] or ("." if "/" not in head else "/")
     return f"{before}{mark}{query}"
@@ -264,7 +271,7 @@ def _lock(descriptor: int, run: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ValueError(f"another training writes into '{run}' now: wait for its end") from None
+        raise ValueError(f"another training is writing into '{run}': wait until it ends") from None
 
 
 def _record_last(path: Path) -> tuple[bool, str]:
@@ -284,7 +291,7 @@ def _download(place: str) -> Path:
     return folder
 
 
-def _download_anew(place: str) -> Path:
+def _download_all(place: str) -> Path:
     folder = _fresh_folder(place)
     storage.download_folder(place, folder)
     return folder

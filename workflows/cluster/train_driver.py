@@ -27,16 +27,16 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from aiaic import config
+from aiaic.checkpointing.async_saver import Commit, OnCommit
 from data_prep import storage
 from workflows.artifacts import run_folder
-from workflows.artifacts.run_folder import Finished
+from workflows.artifacts.run_folder import StageResult
 from workflows.cluster import environment, ray_internals, session, train_worker
 from workflows.cluster.control_channel import ControlChannel, Listener
 from workflows.cluster.elastic_scaling import ElasticScaling
 from workflows.cluster.retry_policy import RetryPolicy
 from workflows.cluster.workers import Workers
-from workflows.training.job import Job
-from workflows.training.local import Committed, Progress
+from workflows.training.job import Job, OnProgress
 from workflows.training.signals import StoppedError
 
 log = logging.getLogger(__name__)
@@ -56,10 +56,10 @@ def fit(
     job: Job,
     workers: Workers,
     gpu: bool | None,
-    progress: Progress,
-    committed: Committed,
+    progress: OnProgress,
+    committed: OnCommit,
     stop_requested: Callable[[], bool] = lambda: False,
-) -> list[Finished]:
+) -> list[StageResult]:
     """Train the stages of a job with Ray Train, from their newest checkpoints.
 
     Args:
@@ -94,8 +94,8 @@ class _Driver:
         job: Job,
         workers: Workers,
         gpu: bool | None,
-        progress: Progress,
-        committed: Committed,
+        progress: OnProgress,
+        committed: OnCommit,
         stop_requested: Callable[[], bool],
     ) -> None:
         self._job, self._stop_requested = job, stop_requested
@@ -110,7 +110,7 @@ class _Driver:
         content = json.dumps(config.to_json(job), indent=1, sort_keys=True)
         storage.write_bytes(storage.join(job.out, _JOB), content.encode())
 
-    def attempt(self) -> list[Finished] | StoppedError | None:
+    def attempt(self) -> list[StageResult] | StoppedError | None:
         """Train until the end, or until something stops it; None: try again.
 
         Raises: as :func:`fit`.
@@ -140,7 +140,7 @@ class _Driver:
             StoppedError: the request came before there were workers to save anything.
         """
         looked_at, stopping = time.monotonic(), False
-        with Listener(channel, self._progress, self._committed) as listener:
+        with Listener(channel, self._progress, self._on_commit) as listener:
             while not fitting.done():
                 concurrent.futures.wait([fitting], _POLL_EVERY_S)
                 listener.poll()
@@ -157,9 +157,12 @@ class _Driver:
                 channel.request_stop()  # at each look, since the actor may have been restarted
             listener.poll()
 
-    def _outcome(self, fitting: "Future[Any]") -> list[Finished] | StoppedError | None:
+    def _on_commit(self, values: dict[str, Any]) -> None:
+        self._committed(config.from_json(Commit, values))
+
+    def _outcome(self, fitting: "Future[Any]") -> list[StageResult] | StoppedError | None:
         try:
-            return cast(list[Finished] | StoppedError, fitting.result())
+            return cast(list[StageResult] | StoppedError, fitting.result())
         except (TrainingFailedError, RayError) as error:
             self._wait(self._policy.next_delay_s(error))
             return None

@@ -16,20 +16,18 @@ import ray.train.torch
 
 from aiaic import config
 from aiaic.checkpointing import checkpoint, store
-from aiaic.checkpointing.async_saver import Saver
-from aiaic.checkpointing.checkpoint import DamagedError
-from aiaic.checkpointing.store import Fill
-from workflows.artifacts import samples
-from workflows.artifacts.run_folder import Finished, PlaceStore
+from aiaic.checkpointing.async_saver import Commit, Saver
+from aiaic.checkpointing.checkpoint import DamagedError, Snapshot
+from workflows.artifacts.run_folder import PlaceStore, StageResult
+from workflows.artifacts.samples import open_samples
 from workflows.cluster import ray_internals
 from workflows.cluster.control_channel import ControlChannel, WarningForwarder
-from workflows.training import job as training_job
-from workflows.training.job import Job, Stage
+from workflows.training.job import Job, Stage, train_stages
 from workflows.training.signals import StoppedError
 
 
 class RayContext:
-    """The training context of one worker; see :class:`aiaic.training.context.Run`."""
+    """The training context of one worker; see :class:`aiaic.training.context.TrainContext`."""
 
     def __init__(self, stage: Stage, channel: ControlChannel, keep: int) -> None:
         context = ray.train.get_context()
@@ -40,16 +38,16 @@ class RayContext:
         self._store = PlaceStore(stage.place)
         self._saver = Saver(self._store, keep, self._committed)
 
-    def progress(self, step: int, metrics: dict[str, float]) -> None:
+    def report_progress(self, step: int, metrics: dict[str, float]) -> None:
         if self.rank == 0:
             stage = self._stage
             self._channel.progress(stage.number, step, stage.steps, metrics["loss"])
 
-    def save(self, step: int, write: Fill) -> None:
-        self._saver.save(checkpoint.step_name(step), write)
+    def save(self, snapshot: Snapshot) -> None:
+        self._saver.save(snapshot)
 
-    def settle(self, *, patient: bool = True) -> None:
-        self._saver.settle(patient=patient)
+    def flush(self, *, retry: bool = True) -> None:
+        self._saver.flush(retry=retry)
 
     def restore(self) -> Path | None:
         found = store.newest_whole(self._store) if self.rank == 0 else None
@@ -66,11 +64,15 @@ class RayContext:
             return True
         return self.rank == 0 and self._channel.stop_requested()
 
-    def _committed(self, name: str) -> None:
-        self._channel.committed(self._store.place(name))
+    def _committed(self, commit: Commit) -> None:
+        """Report a checkpoint with its record: some 100 kB beside an upload of many megabytes.
+
+        As plain values, so that the actor in between need not import PyTorch.
+        """
+        self._channel.committed(config.to_json(commit))
 
 
-def train(values: dict[str, Any]) -> list[Finished] | StoppedError:
+def train(values: dict[str, Any]) -> list[StageResult] | StoppedError:
     """Train the stages of a job in this worker; the driver gets rank 0's result.
 
     Args:
@@ -86,10 +88,10 @@ def train(values: dict[str, Any]) -> list[Finished] | StoppedError:
         ray.train.collective.barrier()
 
     with _reporting(channel):
-        opened = samples.open_samples(job.shards, job.split)
+        samples = open_samples(job.shards, job.split)
         device = ray.train.torch.get_device()
         try:
-            return training_job.train_stages(job, opened, open_context, device)
+            return train_stages(job, samples, open_context, device)
         except StoppedError as stopped:
             return stopped
 

@@ -22,7 +22,7 @@ from workflows.options import Evaluate, Outcome
 from workflows.report import evaluation_page, examples, extremes, tables
 from workflows.report.examples import Example
 from workflows.report.extremes import Case
-from workflows.tracking import tracker as tracking
+from workflows.tracking.tracker import UNTRACKED, Tracker
 
 _ROWS = 8
 _CASES = 6
@@ -61,7 +61,7 @@ def run(options: Evaluate, *, seconds: Mapping[str, float] | None = None) -> Out
     written = {name: storage.join(out, name) for name in content}
     for name, place in written.items():
         storage.write_bytes(place, content[name])
-    if options.tracking_uri != tracking.NOWHERE:
+    if options.tracking_uri != UNTRACKED:
         _track(options.tracking_uri, subject, result, content)
     return Outcome(
         values={**result, "written": written},
@@ -108,7 +108,7 @@ def _stages(subject: Subject) -> dict[int, dict[str, Any]]:
     run = run_of(subject.place)
     for number in range(1, subject.record.stage + 1):
         folder = None if run is None else run_folder.stage_place(run, number)
-        finished = None if folder is None else run_folder.read_finished(folder)
+        finished = None if folder is None else run_folder.read_result(folder)
         if folder is not None and finished is not None:
             last = run_folder.read_record(storage.join(folder, finished.final))
             found[number] = {"curves": last.curves, "seconds": round(finished.seconds, 2)}
@@ -137,5 +137,5 @@ def _track(
         files = [Path(folder, name) for name in content]
         for file in files:
             file.write_bytes(content[file.name])
-        tracker = tracking.Tracker(uri, storage.absolute(run))
-        tracker.evaluated(subject.record.stage, figures_alone, files)
+        tracker = Tracker(uri, storage.absolute(run))
+        tracker.log_evaluation(subject.record.stage, figures_alone, files)

@@ -5,14 +5,14 @@ from collections.abc import Generator
 
 from aiaic import config, recipes
 from data_prep import storage
-from workflows.artifacts import run_folder, samples
-from workflows.artifacts.run_folder import Finished
+from workflows.artifacts import run_folder
+from workflows.artifacts.run_folder import StageResult
+from workflows.artifacts.samples import open_samples
 from workflows.cluster.workers import Workers
 from workflows.options import Outcome, Train, flat
-from workflows.tracking import tracker as tracking
-from workflows.training import job as training_job
+from workflows.tracking.tracker import UNTRACKED, open_tracker, run_parameters
 from workflows.training import local, signals
-from workflows.training.job import Job
+from workflows.training.job import Job, check_job, read_results
 from workflows.training.progress import Bars
 
 _GPU = {"auto": None, "yes": True, "no": False}
@@ -39,8 +39,8 @@ def run(options: Train) -> Outcome:
 
 
 def train(
-    job: Job, workers: Workers, gpu: bool | None = None, tracking_uri: str | None = tracking.NOWHERE
-) -> list[Finished]:
+    job: Job, workers: Workers, gpu: bool | None = None, tracking_uri: str | None = UNTRACKED
+) -> list[StageResult]:
     """Train the stages of a job; started ones resume, finished ones are left as they are.
 
     Args:
@@ -53,28 +53,28 @@ def train(
         ValueError, OSError: something for a user to fix, found before anything is written.
         StoppedError: SIGTERM or Ctrl-C was received, and a checkpoint was saved.
     """
-    opened = samples.open_samples(job.shards, job.split)
-    training_job.check(job, opened, range(max(1, workers.least), max(1, workers.most) + 1))
-    tracker = tracking.open_tracker(tracking_uri, job.out)
-    if (finished := training_job.finished(job)) is not None:
-        with tracker.tracked(tracking.describe(job)):
-            tracker.finished(finished)
-        return finished
+    samples = open_samples(job.shards, job.split)
+    check_job(job, samples, range(max(1, workers.least), max(1, workers.most) + 1))
+    tracker = open_tracker(tracking_uri, job.out)
+    if (results := read_results(job)) is not None:
+        with tracker.log_run(run_parameters(job)):
+            tracker.log_results(results)
+        return results
     with (
         _ray(workers, gpu),  # before our signal handlers, since it installs its own
-        run_folder.alone(job.out),
-        signals.asked_politely() as leave,
-        tracker.tracked(tracking.describe(job)),
+        run_folder.exclusive_lock(job.out),
+        signals.graceful_shutdown() as stop,
+        tracker.log_run(run_parameters(job)),
         Bars() as bars,
     ):
         if workers.most == 0:
-            finished = local.fit(job, opened, bars.show, tracker.committed, leave)
+            results = local.fit(job, samples, bars.show, tracker.log_checkpoint, stop)
         else:
             from workflows.cluster import train_driver  # noqa: PLC0415 (one process needs no Ray)
 
-            finished = train_driver.fit(job, workers, gpu, bars.show, tracker.committed, leave)
-        tracker.finished(finished)
-    return finished
+            results = train_driver.fit(job, workers, gpu, bars.show, tracker.log_checkpoint, stop)
+        tracker.log_results(results)
+    return results
 
 
 @contextlib.contextmanager
@@ -91,7 +91,7 @@ def _ray(workers: Workers, gpu: bool | None) -> Generator[None, None, None]:
         yield
 
 
-def _line(stage: Finished, out: str) -> str:
+def _line(stage: StageResult, out: str) -> str:
     folder = storage.join(run_folder.stage_place(out, stage.stage), stage.best)
     loss = stage.metrics.get("validation_loss")
     measured = "not validated" if loss is None else f"validation loss {loss:.5f}"

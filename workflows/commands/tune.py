@@ -24,20 +24,20 @@ from tqdm import tqdm
 
 from aiaic import config, recipes
 from aiaic.checkpointing import checkpoint
+from aiaic.checkpointing.async_saver import Commit
 from aiaic.training.recipe import Recipe
 from data_prep import storage
 from data_prep.shards import manifest
 from workflows.artifacts import run_folder
-from workflows.artifacts import samples as batches
+from workflows.artifacts.samples import open_samples
 from workflows.cluster import search_space as space
 from workflows.cluster import session
 from workflows.cluster.workers import Workers
 from workflows.commands import train
 from workflows.options import Outcome, Tune, flat
-from workflows.tracking import tracker as tracking
-from workflows.training import job as chain
+from workflows.tracking.tracker import open_tracker
 from workflows.training import local
-from workflows.training.job import Job
+from workflows.training.job import Job, check_job, init_place
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def run(options: Tune) -> Outcome:
     out, shards = storage.absolute(options.out), storage.absolute(options.shards)
     if options.trials < 1:
         raise ValueError(f"{options.trials} trials: give at least 1")
-    if not batches.open_samples(shards, options.split).validation:
+    if not open_samples(shards, options.split).validation:
         raise ValueError(f"split '{options.split}' holds out no videos: tune on split 'train'")
     with session.connected():
         init = _stage1(options, recipe, shards, out)
@@ -124,12 +124,12 @@ def _stage1(options: Tune, recipe: Recipe, shards: str, out: str) -> str:
         job = Job(
             stages=(2,), recipe=recipe, shards=shards, split=options.split, out=out, init=init
         )
-        chain.check(job, batches.open_samples(shards, options.split), workers=[1])
+        check_job(job, open_samples(shards, options.split), workers=[1])
     else:
         job = Job(stages=(1, 2), recipe=recipe, shards=shards, split=options.split, out=out)
         alone = dataclasses.replace(job, stages=(1,))
         train.train(alone, workers=Workers.exactly(0), tracking_uri=options.tracking_uri)
-    place = chain.init_place(dataclasses.replace(job, stages=(2,)), 2)
+    place = init_place(dataclasses.replace(job, stages=(2,)), 2)
     assert place is not None, "stage 2 starts from something"
     return place
 
@@ -137,9 +137,9 @@ def _stage1(options: Tune, recipe: Recipe, shards: str, out: str) -> str:
 def _search(search: Search, job: Job, domains: dict[str, Any], options: Tune) -> dict[str, Any]:
     """Run or continue the trials, and write the best."""
     storage.write_bytes(storage.join(job.out, _BEGUN), _json(config.to_json(search)))
-    tracker = tracking.open_tracker(options.tracking_uri, job.out)
+    tracker = open_tracker(options.tracking_uri, job.out)
     settings = {"recipe": job.recipe.name, "search": search.search, "trials": search.trials}
-    with tracker.tracked(settings | {"objective": SCORE}):
+    with tracker.log_run(settings | {"objective": SCORE}):
         results = _tuner(search, job, domains, options.concurrent).fit()
         if results.num_terminated + results.num_errors < search.trials:
             raise KeyboardInterrupt  # which Tune has swallowed
@@ -147,7 +147,7 @@ def _search(search: Search, job: Job, domains: dict[str, Any], options: Tune) ->
             history = result.metrics_dataframe
             if result.metrics and history is not None and SCORE in history:
                 scores = dict(zip(history["step"], history[SCORE], strict=True))
-                tracker.tried(result.metrics["trial_id"], result.config or {}, scores)
+                tracker.log_trial(result.metrics["trial_id"], result.config or {}, scores)
         best = _best(search, job, results)
         storage.write_bytes(storage.join(job.out, _BEST), _json(best))
     return best
@@ -218,16 +218,13 @@ def _try(settings: dict[str, Any], *, job: dict[str, Any], steps: int | None) ->
     name = tune.get_context().get_trial_id()
     own = dataclasses.replace(search, recipe=recipe, out=storage.join(search.out, "trials", name))
 
-    def look(place: str) -> None:
-        try:
-            record = run_folder.read_record(place)
-        except FileNotFoundError:
-            return  # newer ones have taken its place while Tune judged the one before
+    def report(commit: Commit) -> None:
+        record = commit.record
         if record.stage == 3 and record.step < recipe.stage3.steps:
             tune.report({SCORE: record.metrics[SCORE], "step": record.step})
 
-    samples = batches.open_samples(own.shards, own.split)
-    *_, last = local.fit(own, samples, lambda *_: None, look)
+    samples = open_samples(own.shards, own.split)
+    *_, last = local.fit(own, samples, lambda *_: None, report)
     tune.report({SCORE: last.metrics[SCORE], "step": recipe.stage3.steps})
 
 

@@ -17,7 +17,7 @@ from aiaic.training import resume
 from aiaic.training.recipe import Recipe
 from data_prep import storage
 from workflows.artifacts import run_folder
-from workflows.artifacts import samples as batches
+from workflows.artifacts.samples import open_evaluation
 from workflows.options import Evaluate
 
 _CHUNK_BATCHES = 4
@@ -83,7 +83,7 @@ def open_subject(options: Evaluate, device: torch.device | None = None) -> Subje
     Raises:
         FileNotFoundError, ValueError: one of them is not there, or not what it should be.
     """
-    samples = batches.open_evaluation(options.shards, options.split)
+    samples = open_evaluation(options.shards, options.split)
     place = run_folder.resolve(options.checkpoint)
     folder = run_folder.fetch(place)
     record = checkpoint.read_record(folder)

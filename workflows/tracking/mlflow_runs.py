@@ -1,4 +1,4 @@
-"""Runs in MLflow that are found again by a tag of ours, and take nothing twice."""
+"""MLflow runs that are found again by a tag, so that nothing is logged twice."""
 
 import contextlib
 import hashlib
@@ -33,11 +33,11 @@ _UNREACHABLE = (MlflowException, OSError)
 
 
 class Runs:
-    """The runs in MLflow that belong to one folder.
+    """The MLflow runs that belong to one folder.
 
     Args:
         uri: a server or database; None: ``mlflow.db`` in the current folder.
-        folder: place of what is tracked, by which its runs are found again.
+        folder: place of what is tracked; its runs are found again by it.
 
     Raises:
         ConnectionError: MLflow cannot be reached there.
@@ -46,7 +46,7 @@ class Runs:
     def __init__(self, uri: str | None, folder: str) -> None:
         self._folder = folder
         self._ids: dict[str, str] = {}
-        _calm()
+        quiet_logging()
         try:
             self._client, self._experiment = _open(uri)
         except _UNREACHABLE as error:
@@ -56,25 +56,25 @@ class Runs:
             ) from error
 
     def id_of(self, name: str, parent: str | None = None) -> str:
-        """The id of a run of ours, which is created if need be, and running again."""
+        """The id of the run with this name, which is created if necessary and set to running."""
         if name not in self._ids:
             self._ids[name] = self._find(name) or self._create(name, parent)
         return self._ids[name]
 
     def log_params(self, run: str, values: Mapping[str, Any]) -> None:
-        """Log parameters that are not there yet: they cannot be changed."""
-        there = self._client.get_run(run).data.params
-        new = [Param(key, _text(key, value)) for key, value in values.items() if key not in there]
+        """Log parameters that are not logged yet: MLflow does not let them be changed."""
+        known = self._client.get_run(run).data.params
+        new = [Param(key, _text(key, value)) for key, value in values.items() if key not in known]
         for start in range(0, len(new), _PARAMS_AT_ONCE):
             self._client.log_batch(run, params=new[start : start + _PARAMS_AT_ONCE])
 
     def last_step(self, run: str, metric: str) -> int:
-        """The last step at which a metric was logged; -1 where it never was."""
+        """The last step at which a metric was logged; -1 if it never was."""
         history = self._client.get_metric_history(run, metric)
         return max((int(point.step) for point in history), default=-1)
 
     def log_metrics(self, run: str, values: Mapping[str, Any], step: int) -> None:
-        """Log what is a finite number, all at once."""
+        """Log the values that are finite numbers, in one batch."""
         now = int(time.time() * 1000)
         metrics = [
             Metric(key, float(value), now, step)
@@ -86,7 +86,7 @@ class Runs:
         self._client.log_batch(run, metrics=metrics)
 
     def has_artifacts(self, run: str, folder: str) -> bool:
-        """Whether files lie in a folder of a run's artifacts."""
+        """Whether a folder of a run's artifacts contains files."""
         return bool(self._client.list_artifacts(run, folder))
 
     def log_files(self, run: str, files: Sequence[Path], folder: str | None = None) -> None:
@@ -99,11 +99,11 @@ class Runs:
         self._client.log_dict(run, dict(values), name)
 
     def end(self, run: str, status: Status) -> None:
-        """Tell that a run is over."""
+        """Set a run's final status."""
         self._client.set_terminated(run, status)
 
     def end_all(self, status: Status) -> None:
-        """Tell that every run that was used here is over."""
+        """Set the final status of every run used by this object."""
         for run in self._ids.values():
             self.end(run, status)
 
@@ -129,8 +129,8 @@ class Runs:
 
 
 @contextlib.contextmanager
-def spared() -> Iterator[None]:
-    """Training goes on while MLflow is away; the same command again logs what is missing."""
+def best_effort() -> Iterator[None]:
+    """Training survives an unreachable MLflow; a rerun of the command logs what is missing."""
     try:
         yield
     except _UNREACHABLE as error:
@@ -138,17 +138,17 @@ def spared() -> Iterator[None]:
 
 
 def redacted(text: str) -> str:
-    """A text without the credentials that a URI in it may carry."""
+    """A text without the credentials that a URI in it may contain."""
     return _SECRET_IN_QUERY.sub(r"\1***", _USER_IN_URI.sub("***@", text))
 
 
 def _text(key: str, value: Any) -> str:
-    """A parameter's value as it may be stored."""
+    """A parameter's value, safe to store."""
     return "***" if _SECRET.search(key) else redacted(str(value))[:_LONGEST_PARAM]
 
 
 def _open(uri: str | None) -> tuple[MlflowClient, str]:
-    """A client, and the id of our experiment, whose artifacts lie beside a database file."""
+    """A client, and the id of our experiment; a database's artifacts are stored beside its file."""
     uri = uri or f"{_SQLITE}{Path.cwd() / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -161,8 +161,8 @@ def _open(uri: str | None) -> tuple[MlflowClient, str]:
     return client, client.create_experiment(EXPERIMENT, artifact_location=beside)
 
 
-def _calm() -> None:
-    """No talk about database tables, and no minutes of retries while a server is away."""
+def quiet_logging() -> None:
+    """Silence messages about database tables, and shorten retries while a server is down."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     for name in ("mlflow", "alembic", "urllib3"):

@@ -1,8 +1,8 @@
-"""What a run leaves in MLflow: one run per stage, or per trial of a search, under one parent.
+"""Logs to MLflow: one run per stage, or per trial of a search, under one parent run.
 
-Everything is logged from one process, after a checkpoint was committed: curves travel inside the
-checkpoint, so that what a crash has left out follows at the next commit, and nothing stands twice.
-Checkpoints are stored as they are (safetensors and JSON), never as pickled models.
+Everything is logged by one process, after a checkpoint was committed: each checkpoint carries all
+curves, so whatever a crash left out is logged at the next commit, and nothing is logged twice.
+Checkpoints are logged as they are (safetensors and JSON), never as pickled models.
 """
 
 import contextlib
@@ -12,24 +12,25 @@ from typing import Any
 
 from aiaic import config
 from aiaic.checkpointing import checkpoint
+from aiaic.checkpointing.async_saver import Commit
 from data_prep import storage
 from workflows.artifacts import run_folder
-from workflows.artifacts.run_folder import Finished
-from workflows.tracking.mlflow_runs import Runs, Status, spared
+from workflows.artifacts.run_folder import StageResult
+from workflows.tracking.mlflow_runs import Runs, Status, best_effort
 from workflows.training.job import Job
 from workflows.training.signals import StoppedError
 
 _THROUGHPUT = "throughput"
-NOWHERE = "none"
-"""The tracking URI that means: do not track."""
+UNTRACKED = "none"
+"""The tracking URI that turns tracking off."""
 
 
 class Tracker:
-    """A run of ours in MLflow.
+    """Logs the run in one folder to MLflow.
 
     Args:
         uri: a server or database; None: ``mlflow.db`` in the current folder.
-        out: the run's folder, by which it is found again.
+        out: the run's folder; its MLflow runs are found again by it.
 
     Raises:
         ConnectionError: MLflow cannot be reached there.
@@ -41,15 +42,15 @@ class Tracker:
         self._watermarks: dict[int, int] = {}
 
     @contextlib.contextmanager
-    def tracked(self, settings: Mapping[str, Any]) -> Iterator[None]:
-        """Within the context the run goes on; its end or failure is told to MLflow.
+    def log_run(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Within the context the parent run is active; its outcome becomes its status.
 
         Args:
             settings: parameters of the parent run.
         """
         status: Status = "FAILED"
         try:
-            with spared():
+            with best_effort():
                 self._runs.log_params(self._parent, settings)
             yield
             status = "FINISHED"
@@ -57,31 +58,33 @@ class Tracker:
             status = "KILLED"
             raise
         finally:
-            with spared():
+            with best_effort():
                 self._runs.end_all(status)
 
-    def committed(self, place: str) -> None:
-        """Log what the checkpoint at a place tells that is not in MLflow yet."""
-        with spared():
-            self._log_record(place)
+    def log_checkpoint(self, commit: Commit) -> None:
+        """Log what MLflow does not have yet of a new checkpoint's curves and timings."""
+        with best_effort():
+            self._log_curves(commit)
 
-    def finished(self, stages: Sequence[Finished]) -> None:
-        """Log the best checkpoint of each finished stage, unless it is there."""
-        with spared():
-            for stage in stages:
-                self._log_finished(stage)
+    def log_results(self, results: Sequence[StageResult]) -> None:
+        """Log the best checkpoint of each finished stage, unless it is logged already."""
+        with best_effort():
+            for result in results:
+                self._log_result(result)
 
-    def evaluated(self, stage: int, values: Mapping[str, Any], files: Sequence[Path]) -> None:
-        """Log figures, and files, of the evaluation of a stage."""
-        with spared():
+    def log_evaluation(self, stage: int, values: Mapping[str, Any], files: Sequence[Path]) -> None:
+        """Log the metrics and files of the evaluation of a stage."""
+        with best_effort():
             run = self._stage_run(stage)
             self._runs.log_metrics(run, config.dotted_keys({"evaluation": values}), step=0)
             self._runs.log_files(run, files, "evaluation")
             self._runs.end_all("FINISHED")
 
-    def tried(self, trial: str, settings: Mapping[str, Any], scores: Mapping[int, float]) -> None:
+    def log_trial(
+        self, trial: str, settings: Mapping[str, Any], scores: Mapping[int, float]
+    ) -> None:
         """Log a trial of a search: its settings, and its score at each step."""
-        with spared():
+        with best_effort():
             run = self._runs.id_of(f"trial {trial}", self._parent)
             self._runs.log_params(run, settings)
             last = self._runs.last_step(run, "score")
@@ -97,14 +100,13 @@ class Tracker:
     def _stage_run(self, stage: int) -> str:
         return self._runs.id_of(f"stage{stage}", self._parent)
 
-    def _log_record(self, place: str) -> None:
-        record = run_folder.read_record(place)
-        stage = record.stage
+    def _log_curves(self, commit: Commit) -> None:
+        record, stage = commit.record, commit.record.stage
         run = self._stage_run(stage)
         if stage not in self._watermarks:
             self._watermarks[stage] = self._runs.last_step(run, "loss")
             self._runs.log_params(run, config.dotted_keys(record.recipe) | _origin(record))
-        timings = {row["step"]: row for row in run_folder.read_timings(place)}
+        timings = {row["step"]: row for row in commit.timings.rows} if commit.timings else {}
         for row in record.curves:
             step = int(row["step"])
             if step > self._watermarks[stage]:
@@ -114,51 +116,53 @@ class Tracker:
                 self._runs.log_metrics(run, named, step)
                 self._watermarks[stage] = step
 
-    def _log_finished(self, stage: Finished) -> None:
-        folder = run_folder.stage_place(self.out, stage.stage)
-        self._log_record(storage.join(folder, stage.final))
-        run = self._stage_run(stage.stage)
+    def _log_result(self, result: StageResult) -> None:
+        folder = run_folder.stage_place(self.out, result.stage)
+        self._log_curves(run_folder.read_commit(storage.join(folder, result.final)))
+        run = self._stage_run(result.stage)
         if self._runs.has_artifacts(run, "checkpoint"):
             return
-        best = run_folder.fetch(storage.join(folder, stage.best))
-        self._runs.log_json(run, config.to_json(stage), "stage.json")
+        best = run_folder.fetch(storage.join(folder, result.best))
+        self._runs.log_json(run, config.to_json(result), "stage.json")
         files = [best / checkpoint.RECORD, best / checkpoint.MODEL]
         self._runs.log_files(run, files, "checkpoint")
 
 
 class NoTracker:
-    """Stands where a user wants no tracking."""
+    """Does nothing, for users who turn tracking off."""
 
     @contextlib.contextmanager
-    def tracked(self, settings: Mapping[str, Any]) -> Iterator[None]:
-        """Nothing."""
+    def log_run(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Do nothing."""
         yield
 
-    def committed(self, place: str) -> None:
-        """Nothing."""
+    def log_checkpoint(self, commit: Commit) -> None:
+        """Do nothing."""
 
-    def finished(self, stages: Sequence[Finished]) -> None:
-        """Nothing."""
+    def log_results(self, results: Sequence[StageResult]) -> None:
+        """Do nothing."""
 
-    def tried(self, trial: str, settings: Mapping[str, Any], scores: Mapping[int, float]) -> None:
-        """Nothing."""
+    def log_trial(
+        self, trial: str, settings: Mapping[str, Any], scores: Mapping[int, float]
+    ) -> None:
+        """Do nothing."""
 
 
 def open_tracker(uri: str | None, out: str) -> Tracker | NoTracker:
-    """The tracker of a run's folder, or one that does nothing where the URI says so.
+    """The tracker of a run's folder, or one that does nothing if the URI is ``none``.
 
     Raises: as :class:`Tracker`.
     """
-    return NoTracker() if uri == NOWHERE else Tracker(uri, out)
+    return NoTracker() if uri == UNTRACKED else Tracker(uri, out)
 
 
-def describe(job: Job) -> dict[str, Any]:
-    """What the parent run of a job tells."""
+def run_parameters(job: Job) -> dict[str, Any]:
+    """Parameters of a job's parent run."""
     return {"recipe": job.recipe.name, "shards": job.shards, "split": job.split, "out": job.out}
 
 
 def _origin(record: checkpoint.Record) -> dict[str, Any]:
-    """What a stage was made from, as parameters."""
+    """What a stage was trained on and started from, as parameters."""
     init = record.init
     return {
         "manifest_digest": record.manifest_digest,

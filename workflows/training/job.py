@@ -1,7 +1,7 @@
-"""Stages one after the other, each from the best checkpoint of the one before.
+"""A job: stages trained one after the other, each from the best checkpoint of the one before.
 
-The same code runs in this process and in every worker of Ray Train; what differs is the port
-through which the loop talks, :class:`aiaic.training.context.Run`.
+The same code runs in this process and in every worker of Ray Train; only the loop's
+:class:`aiaic.training.context.TrainContext` differs.
 """
 
 import contextlib
@@ -13,23 +13,24 @@ from pathlib import Path
 
 import torch
 
-from aiaic.checkpointing import checkpoint
-from aiaic.checkpointing import store as stores
+from aiaic.checkpointing import checkpoint, store
 from aiaic.checkpointing.checkpoint import DamagedError
 from aiaic.loading import sampler
 from aiaic.loading.loader import Samples
 from aiaic.training import loop, resume
-from aiaic.training.context import Run
+from aiaic.training.context import TrainContext
 from aiaic.training.recipe import Recipe
 from data_prep import storage
 from workflows.artifacts import pretrained_weights, run_folder, scratch
-from workflows.artifacts.run_folder import Finished, PlaceStore
+from workflows.artifacts.run_folder import PlaceStore, StageResult
 from workflows.training.signals import StoppedError
 
 log = logging.getLogger(__name__)
 
-OpenRun = Callable[["Stage"], contextlib.AbstractContextManager[Run]]
-"""The port of one stage; leaving it waits for all workers."""
+OnProgress = Callable[[int, int, int, float], None]
+"""Called with (stage, step, steps in all, loss)."""
+OpenContext = Callable[["Stage"], contextlib.AbstractContextManager[TrainContext]]
+"""Opens the loop's context for one stage; leaving it waits for all workers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,9 @@ class Job:
     out: str
     """The run's folder."""
     init: str | None = None
-    """Checkpoint, or run, that the first stage starts from; None: the run's own stage before."""
+    """Checkpoint, or run, that the first stage starts from; None: the run's own previous stage."""
     profile: bool = False
-    """Whether each stage leaves a trace of a few steps, as ``RUN/stageN/profile``."""
+    """Whether each stage records a trace of a few steps, as ``RUN/stageN/profile``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,17 +62,24 @@ class Stage:
     """Optimizer steps in all."""
 
 
-def check(job: Job, samples: Samples, workers: Iterable[int]) -> None:
-    """Refuse what could not be trained or continued, before anything starts.
+def stage_of(job: Job, number: int) -> Stage:
+    """A stage's folder and length."""
+    settings = (job.recipe.stage1, job.recipe.stage2, job.recipe.stage3)[number - 1]
+    return Stage(number=number, place=run_folder.stage_place(job.out, number), steps=settings.steps)
+
+
+def check_job(job: Job, samples: Samples, workers: Iterable[int]) -> None:
+    """Refuse a job that cannot be trained or resumed, before anything starts.
 
     Args:
         job: what to train.
-        samples: on what.
-        workers: numbers of workers, each of which may come to train; 1: this process.
+        samples: what to train on.
+        workers: all numbers of workers that may come to train; 1: this process.
 
     Raises:
-        ValueError: the initial checkpoint does not fit, a stage was begun otherwise, there are no
-            samples, or too many workers for them, or the run has no folder of its own.
+        ValueError: the initial checkpoint does not fit, a stage was started with different
+            settings, there are no samples or too many workers for them, or the run's folder is a
+            whole bucket.
         FileNotFoundError: there is no initial checkpoint.
     """
     run_folder.check_place(job.out)
@@ -83,7 +91,7 @@ def check(job: Job, samples: Samples, workers: Iterable[int]) -> None:
         for count in workers:
             sampler.check(len(usable), job.recipe.sampling, count, job.recipe.training.accumulate)
     for number in job.stages:
-        record = _begun(run_folder.stage_place(job.out, number))
+        record = _newest_record(run_folder.stage_place(job.out, number))
         if record is not None:
             resume.check_same_run(record, job.recipe, samples, number)
         elif resume.from_scratch(number, job.recipe):
@@ -93,90 +101,84 @@ def check(job: Job, samples: Samples, workers: Iterable[int]) -> None:
             _check_init(job, number, init, record)
 
 
-def finished(job: Job) -> list[Finished] | None:
-    """What was trained, if all of it is; says so."""
-    known = [run_folder.read_finished(describe(job, number).place) for number in job.stages]
-    done = [stage for stage in known if stage is not None]
-    if len(done) < len(known):
+def read_results(job: Job) -> list[StageResult] | None:
+    """The results of a job whose stages are all finished, which is logged; otherwise None."""
+    known = [run_folder.read_result(stage_of(job, number).place) for number in job.stages]
+    results = [result for result in known if result is not None]
+    if len(results) < len(known):
         return None
-    for stage in done:
-        log.info("stage %d is finished already", stage.stage)
-    return done
+    for result in results:
+        log.info("stage %d is already finished", result.stage)
+    return results
 
 
 def train_stages(
-    job: Job, samples: Samples, open_run: OpenRun, device: torch.device
-) -> list[Finished]:
-    """Train the stages of a job; finished ones are left as they are.
+    job: Job, samples: Samples, open_context: OpenContext, device: torch.device
+) -> list[StageResult]:
+    """Train the stages of a job; finished ones are left unchanged.
 
     Raises:
-        StoppedError: the run was told to leave.
+        StoppedError: a stop was requested.
         others: as :func:`aiaic.training.loop.train`.
     """
-    return [_train_stage(job, number, samples, open_run, device) for number in job.stages]
+    return [_train_stage(job, number, samples, open_context, device) for number in job.stages]
 
 
 def init_place(job: Job, number: int) -> str | None:
-    """The exact checkpoint that a stage starts from.
+    """The checkpoint that a stage starts from; None if it starts from scratch.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
     """
     if job.init is not None and number == job.stages[0]:
         before = run_folder.stage_place(job.init, number - 1)
-        return run_folder.resolve(before if run_folder.read_finished(before) else job.init)
+        return run_folder.resolve(before if run_folder.read_result(before) else job.init)
     if resume.from_scratch(number, job.recipe):
         return None
     before = run_folder.stage_place(job.out, number - 1)
-    if run_folder.read_finished(before) is None:
+    if run_folder.read_result(before) is None:
         raise FileNotFoundError(
-            f"stage {number} starts from a finished stage {number - 1}, and '{before}' is none: "
-            f"train stage {number - 1} first, or name a checkpoint of it by --init"
+            f"stage {number} starts from a finished stage {number - 1}, and '{before}' is not one: "
+            f"train stage {number - 1} first, or pass a checkpoint of it by --init"
         )
     return run_folder.resolve(before)
 
 
-def describe(job: Job, number: int) -> Stage:
-    """A stage's folder and length."""
-    settings = (job.recipe.stage1, job.recipe.stage2, job.recipe.stage3)[number - 1]
-    return Stage(number=number, place=run_folder.stage_place(job.out, number), steps=settings.steps)
-
-
 def _train_stage(
-    job: Job, number: int, samples: Samples, open_run: OpenRun, device: torch.device
-) -> Finished:
-    stage = describe(job, number)
-    finished = run_folder.read_finished(stage.place)
-    if finished is not None:
-        log.info("stage %d is finished already: '%s'", number, stage.place)
-        return finished
-    begun = run_folder.begun_unix_s(stage.place)
+    job: Job, number: int, samples: Samples, open_context: OpenContext, device: torch.device
+) -> StageResult:
+    stage = stage_of(job, number)
+    result = run_folder.read_result(stage.place)
+    if result is not None:
+        log.info("stage %d is already finished: '%s'", number, stage.place)
+        return result
+    started_unix_s = run_folder.started_unix_s(stage.place)
     start = init_place(job, number)
     init = start and loop.Init(folder=run_folder.fetch(start), place=start)
-    with open_run(stage) as run, _traces(stage, wanted=job.profile) as traces:
-        result = loop.train(
+    with open_context(stage) as context, _traces(stage, wanted=job.profile) as traces:
+        trained = loop.train(
             stage=number,
             recipe=job.recipe,
             samples=samples,
-            run=run,
+            run=context,
             init=init or None,
             device=device,
             read_weights=pretrained_weights.read,
             profile=traces,
-            begun_unix_s=begun,
+            begun_unix_s=started_unix_s,
         )
-        if result.step < stage.steps:
-            raise StoppedError(number, result.step)
-        if run.rank == 0:
-            _finish(stage, result)
-    finished = run_folder.read_finished(stage.place)
-    assert finished is not None, "rank 0 has written it"
-    return finished
+        if trained.step < stage.steps:
+            raise StoppedError(number, trained.step)
+        if context.rank == 0:
+            _finish(stage, trained)
+    result = run_folder.read_result(stage.place)
+    assert result is not None, "rank 0 has written it"
+    return result
 
 
 @contextlib.contextmanager
 def _traces(stage: Stage, *, wanted: bool) -> Iterator[Path | None]:
-    """A local folder for traces, which go to the stage's folder at the end."""
+    """A local folder for traces, which are moved to the stage's folder at the end."""
     if not wanted:
         yield None
         return
@@ -185,44 +187,44 @@ def _traces(stage: Stage, *, wanted: bool) -> Iterator[Path | None]:
         try:
             yield Path(folder)
         except BaseException:
-            with contextlib.suppress(OSError):  # what has gone wrong first is told
+            with contextlib.suppress(OSError):  # the first error is the one to report
                 storage.upload_folder(Path(folder), place)
             raise
         storage.upload_folder(Path(folder), place)
 
 
-def _finish(stage: Stage, result: loop.Result) -> None:
-    store = PlaceStore(stage.place)
-    best = stores.best_whole(store)  # the others go, and the next stage begins from it
+def _finish(stage: Stage, trained: loop.Result) -> None:
+    checkpoints = PlaceStore(stage.place)
+    best = store.best_whole(checkpoints)  # only this and the last are kept
     run_folder.finish(
         stage.place,
-        Finished(
+        StageResult(
             stage=stage.number,
-            final=checkpoint.step_name(result.step),
+            final=checkpoint.step_name(trained.step),
             best=best,
-            steps=result.step,
-            seconds=result.seconds,
-            metrics=store.record(best).metrics,
-            precision=result.precision,
-            samples_per_s=result.samples_per_s,
-            goodput=result.goodput,
+            steps=trained.step,
+            seconds=trained.seconds,
+            metrics=checkpoints.record(best).metrics,
+            precision=trained.precision,
+            samples_per_s=trained.samples_per_s,
+            goodput=trained.goodput,
         ),
     )
 
 
-def _begun(stage: str) -> checkpoint.Record | None:
-    """What the newest checkpoint of a stage tells whose record can be read."""
+def _newest_record(stage: str) -> checkpoint.Record | None:
+    """The newest readable record among a stage's checkpoints."""
     for place in reversed(run_folder.steps(stage)):
-        with contextlib.suppress(DamagedError):  # told when the stage goes on
+        with contextlib.suppress(DamagedError):  # reported when the stage resumes
             return run_folder.read_record(place)
     return None
 
 
 def _known_init(job: Job, number: int) -> str | None:
-    """What a stage starts from; None too where the job has yet to train it, or is through."""
+    """What a stage starts from; None also if the job has yet to train that, or is past it."""
     if number != job.stages[0]:
         before, own = (run_folder.stage_place(job.out, n) for n in (number - 1, number))
-        if run_folder.read_finished(before) is None or run_folder.read_finished(own) is not None:
+        if run_folder.read_result(before) is None or run_folder.read_result(own) is not None:
             return None
     return init_place(job, number)
 
@@ -234,8 +236,8 @@ def _check_weights(recipe: Recipe) -> None:
             pretrained_weights.check(name)
 
 
-def _check_init(job: Job, number: int, init: str, begun: checkpoint.Record | None) -> None:
+def _check_init(job: Job, number: int, init: str, started: checkpoint.Record | None) -> None:
     record = run_folder.read_record(init)
     resume.check_init(record, number, job.recipe, init)
-    if begun is not None:
-        resume.check_same_init(begun, record.files[checkpoint.MODEL])
+    if started is not None:
+        resume.check_same_init(started, record.files[checkpoint.MODEL])

@@ -5,51 +5,43 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from aiaic.checkpointing.async_saver import OnCommit
 from aiaic.loading.loader import Samples
-from aiaic.training.context import LocalRun
-from workflows.artifacts.run_folder import Finished, PlaceStore
-from workflows.training import job as chain
-from workflows.training.job import Job, Stage
-
-Progress = Callable[[int, int, int, float], None]
-"""Called with (stage, step, steps in all, loss)."""
-Committed = Callable[[str], None]
-"""Called with the place of a new checkpoint."""
+from aiaic.training.context import LocalContext
+from workflows.artifacts.run_folder import PlaceStore, StageResult
+from workflows.training.job import Job, OnProgress, Stage, train_stages
 
 
 def fit(
     job: Job,
     samples: Samples,
-    progress: Progress,
-    committed: Committed,
+    on_progress: OnProgress,
+    on_commit: OnCommit,
     stop: Callable[[], bool] = lambda: False,
-) -> list[Finished]:
-    """Train the stages of a job, from their newest checkpoints where there are any.
+) -> list[StageResult]:
+    """Train the stages of a job, each from its newest checkpoint if it has one.
 
     Args:
         job: what to train.
-        samples: on what.
-        progress: told of each report.
-        committed: told of each checkpoint, in another thread.
-        stop: whether to save and leave.
+        samples: what to train on.
+        on_progress: called at each progress report.
+        on_commit: called with each checkpoint, in another thread.
+        stop: whether to save and stop.
 
     Raises: as :func:`workflows.training.job.train_stages`.
     """
 
     @contextlib.contextmanager
-    def open_run(stage: Stage) -> Iterator[LocalRun]:
-        store = PlaceStore(stage.place)
-
-        def on_progress(step: int, metrics: dict[str, float]) -> None:
-            progress(stage.number, step, stage.steps, metrics["loss"])
-
-        yield LocalRun(
-            store,
+    def open_context(stage: Stage) -> Iterator[LocalContext]:
+        yield LocalContext(
+            PlaceStore(stage.place),
             keep=job.recipe.training.keep,
-            on_progress=on_progress,
-            on_commit=lambda name: committed(store.place(name)),
+            on_progress=lambda step, metrics: on_progress(
+                stage.number, step, stage.steps, metrics["loss"]
+            ),
+            on_commit=on_commit,
             stop=stop,
         )
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return chain.train_stages(job, samples, open_run, device)
+    return train_stages(job, samples, open_context, device)

@@ -1,4 +1,4 @@
-"""What a person sees of a training run while it runs."""
+"""Progress bars for a training run in a terminal."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -7,14 +7,14 @@ from tqdm import tqdm
 
 
 class Bars:
-    """A progress bar on stderr for the stage under way; used as a context."""
+    """A progress bar on stderr for the current stage; use it as a context manager."""
 
     def __init__(self) -> None:
         self._stage = 0
         self._bar: tqdm[Any] | None = None
 
     def show(self, stage: int, step: int, steps: int, loss: float) -> None:
-        """Show where a stage is; a new stage gets a new bar."""
+        """Show the position in a stage; a new stage gets a new bar."""
         if self._bar is None or stage != self._stage:
             self.close()
             self._bar = tqdm(
@@ -25,7 +25,7 @@ class Bars:
         self._bar.update(max(0, step - self._bar.n))
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """End the current bar, which remains visible."""
         if self._bar is not None:
             self._bar.close()
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a run is told to leave, and has the time to save."""
+"""The first SIGTERM or Ctrl-C requests a graceful stop; the second gets the default handling."""
 
 import contextlib
 import signal
@@ -10,48 +10,48 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StoppedError(Exception):
-    """A run was told to leave, and has left: with a checkpoint, before its end."""
+    """A run stopped before its end, on request, after saving a checkpoint."""
 
     def __init__(self, stage: int, step: int) -> None:
-        super().__init__(stage, step)  # so that it can be sent to another process
+        super().__init__(stage, step)  # so that it can be pickled
         self.stage, self.step = stage, step
         self.exit_code = 128 + signal.SIGTERM
-        """As shells tell of a process that a signal has ended."""
+        """What shells report for a process that a signal has ended."""
 
     def __str__(self) -> str:
         if self.step == 0:
-            return "stopped before the first checkpoint; the same command begins anew"
+            return "stopped before the first checkpoint; rerun the command to start over"
         return (
             f"stopped in stage {self.stage} with a checkpoint of step {self.step}; "
-            "the same command goes on from there"
+            "rerun the command to resume"
         )
 
 
-class Leave:
-    """Whether this process was told to leave."""
+class StopRequest:
+    """Called, it says whether this process was asked to stop."""
 
     def __init__(self) -> None:
-        self.told_by: signal.Signals | None = None
+        self.signal: signal.Signals | None = None
 
     def __call__(self) -> bool:
-        return self.told_by is not None
+        return self.signal is not None
 
 
 @contextlib.contextmanager
-def asked_politely() -> Iterator[Leave]:
-    """Within the context the first signal is noted; a second one acts as ever.
+def graceful_shutdown() -> Iterator[StopRequest]:
+    """Within the context, the first signal only sets the request.
 
-    Outside the main thread, where no signal arrives, nothing is changed.
+    Outside the main thread, which receives no signals, nothing is changed.
     """
-    leave = Leave()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield leave
+        yield request
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, frame: FrameType | None) -> None:
         del frame
-        leave.told_by = signal.Signals(number)
+        request.signal = signal.Signals(number)
         restore()
 
     def restore() -> None:
@@ -61,10 +61,10 @@ def asked_politely() -> Iterator[Leave]:
     for number in SIGNALS:
         signal.signal(number, note)
     try:
-        yield leave
+        yield request
     except StoppedError as stopped:
-        if leave.told_by is not None:
-            stopped.exit_code = 128 + leave.told_by
+        if request.signal is not None:
+            stopped.exit_code = 128 + request.signal
         raise
     finally:
         restore()

@@ -1,4 +1,4 @@
-"""Which checkpoint is best, which is whole, which may go; and how they are written meanwhile."""
+"""Which checkpoint is best, intact, or to be deleted; and how they are written during training."""
 
 import threading
 import weakref
@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from aiaic.checkpointing import async_saver, checkpoint
-from aiaic.checkpointing import store as stores
 from aiaic.checkpointing.async_saver import Saver
-from aiaic.checkpointing.store import FolderStore
+from aiaic.checkpointing.checkpoint import Snapshot, Timings
+from aiaic.checkpointing.store import FolderStore, best, best_whole, newest_whole, prune
 from tests.aiaic.records import record
 
 
@@ -18,30 +18,33 @@ def store(tmp_path):
     return FolderStore(tmp_path / "stage1")
 
 
-def fill(step, loss=None):
-    tensors = {"w": torch.ones(3)}, {"m": torch.zeros(2)}
-    return lambda folder: checkpoint.write(folder, record(step, loss), *tensors)
+def tensors():
+    return {"w": torch.ones(3)}, {"m": torch.zeros(2)}
+
+
+def snapshot(step, loss=None, tensors=tensors):
+    return Snapshot(record=record(step, loss), timings=Timings(begun_unix_s=0.0), tensors=tensors)
 
 
 def save(store, step, loss=None):
-    name = checkpoint.step_name(step)
-    store.publish(name, fill(step, loss))
-    return name
+    made = snapshot(step, loss)
+    store.publish(made.name, made.write)
+    return made.name
 
 
 def test_the_newest_ones_and_the_best_are_kept(store):
     names = [save(store, n, loss) for n, loss in enumerate((0.5, 0.2, 0.4, 0.3, 0.6), start=1)]
-    stores.prune(store, keep=2)
+    prune(store, keep=2)
     assert store.names() == [names[1], names[3], names[4]]
-    assert stores.best(store) == names[1]
-    stores.prune(store, keep=9)
+    assert best(store) == names[1]
+    prune(store, keep=9)
     assert len(store.names()) == 3
 
 
 def test_without_validation_the_newest_is_best(store):
-    assert stores.best(store) is None
+    assert best(store) is None
     _, newest = save(store, 1), save(store, 2)
-    assert stores.best(store) == newest
+    assert best(store) == newest
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "checkpoint.json"])
@@ -54,7 +57,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(store, caplog, 
     path.write_bytes({"flip": content, "cut": content[:-4]}.get(harm, b""))
     if harm == "delete":
         path.unlink()
-    assert stores.newest_whole(store) == store.fetch(whole)
+    assert newest_whole(store) == store.fetch(whole)
     assert store.names() == [whole]
     if (name, harm) != ("checkpoint.json", "delete"):  # without its record it is none
         assert name in caplog.text
@@ -65,7 +68,7 @@ def test_damaged_checkpoints_alone_are_refused_and_stay(store):
     for step in (1, 2):
         (store.fetch(save(store, step)) / checkpoint.MODEL).write_bytes(b"")
     with pytest.raises(ValueError, match=r"step-0000002.*model.safetensors.*so are all others"):
-        stores.newest_whole(store)
+        newest_whole(store)
     assert len(store.names()) == 2
 
 
@@ -74,7 +77,7 @@ def test_a_newer_programs_checkpoint_is_no_damaged_one(store):
     path = store.fetch(save(store, 2)) / checkpoint.RECORD
     path.write_text(path.read_text().replace('"format_version": 3', '"format_version": 9'))
     with pytest.raises(ValueError, match="has format 9"):
-        stores.newest_whole(store)
+        newest_whole(store)
     assert len(store.names()) == 2
 
 
@@ -85,7 +88,7 @@ def test_what_a_killed_process_has_left_is_swept_by_the_next(store):
     half = store.folder / checkpoint.step_name(2)
     half.mkdir()
     (half / checkpoint.MODEL).write_bytes(b"half")
-    assert stores.newest_whole(store) == store.fetch(whole)
+    assert newest_whole(store) == store.fetch(whole)
     assert [path.name for path in store.folder.iterdir()] == [whole]
 
 
@@ -106,113 +109,137 @@ class FailingStore(FolderStore):
 def test_training_does_not_wait_for_a_checkpoint(store):
     may_write, committed = threading.Event(), []
 
-    def slow(folder):
+    def slow():
         assert may_write.wait(10)
-        fill(1)(folder)
+        return tensors()
 
     saver = Saver(store, 2, committed.append)
-    saver.save(checkpoint.step_name(1), slow)
+    saver.save(snapshot(1, 0.5, slow))
     assert store.names() == []  # and yet we are here
     may_write.set()
-    saver.settle()
-    assert store.names() == committed == [checkpoint.step_name(1)]
+    saver.flush()
+    assert store.names() == [checkpoint.step_name(1)]
+    (commit,) = committed
+    assert commit.place == store.place(checkpoint.step_name(1))
+    assert commit.record == record(1, 0.5)
+    assert commit.timings == Timings(begun_unix_s=0.0)
 
 
 def test_a_checkpoint_that_cannot_be_stored_is_told_and_the_next_one_is(tmp_path, caplog):
     store = FailingStore(tmp_path, failures=1)
     saver = Saver(store, 2)
     for step in (1, 2):
-        saver.save(checkpoint.step_name(step), fill(step))
-    saver.settle()
+        saver.save(snapshot(step))
+    saver.flush()
     assert store.names() == [checkpoint.step_name(2)]
-    assert "training goes on: the storage is away" in caplog.text
+    assert "training continues: the storage is away" in caplog.text
 
 
 def test_the_last_checkpoint_is_tried_until_storage_is_back(tmp_path, monkeypatch):
     monkeypatch.setattr(async_saver, "_PAUSES_S", (0.0, 0.0, 0.0))
     store = FailingStore(tmp_path, failures=2)
     saver = Saver(store, 2)
-    saver.save(checkpoint.step_name(1), fill(1))
-    saver.settle()
+    saver.save(snapshot(1))
+    saver.flush()
     assert len(store.names()) == 1
     store.failures = 9
-    saver.save(checkpoint.step_name(2), fill(2))
+    saver.save(snapshot(2))
     with pytest.raises(OSError, match="the storage is away"):
-        saver.settle()
+        saver.flush()
 
 
 def test_nobody_is_told_of_a_checkpoint_after_a_failure_was(store):
     may_hear, heard = threading.Event(), []
 
-    def slow(name):
+    def slow(commit):
         assert may_hear.wait(10)
-        heard.append(name)
+        heard.append(commit.record.step)
 
     saver = Saver(store, 2, slow)
-    saver.save(checkpoint.step_name(1), fill(1))
-    saver.save(checkpoint.step_name(2), lambda folder: 1 / 0)
+    saver.save(snapshot(1))
+    saver.save(snapshot(2, tensors=lambda: 1 / 0))
     threading.Timer(0.2, may_hear.set).start()
     with pytest.raises(ZeroDivisionError):
-        saver.settle(patient=False)
-    assert heard == [checkpoint.step_name(1)]
+        saver.flush(retry=False)
+    assert heard == [1]
 
 
 def test_a_second_ctrl_c_waits_for_the_checkpoint_under_way(store, monkeypatch):
     may_write, heard = threading.Event(), []
 
-    def slow(folder):
+    def slow():
         assert may_write.wait(10)
-        fill(1)(folder)
+        return tensors()
 
     def interrupted(seconds):
         threading.Timer(0.2, may_write.set).start()
         raise KeyboardInterrupt
 
     saver = Saver(store, 2, heard.append)
-    saver.save(checkpoint.step_name(1), slow)
+    saver.save(snapshot(1, tensors=slow))
     monkeypatch.setattr(saver, "_wait_patiently", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        saver.settle()
-    assert heard == [checkpoint.step_name(1)]
+        saver.flush()
+    assert [commit.record.step for commit in heard] == [1]
 
 
 def test_what_was_raised_on_any_commit_is_told_in_the_end(store):
-    def deaf(name):
-        if name == checkpoint.step_name(1):
-            raise LookupError(name)
+    def deaf(commit):
+        if commit.record.step == 1:
+            raise LookupError(commit.place)
 
     saver = Saver(store, 2, deaf)
     for step in (1, 2, 3):
-        saver.save(checkpoint.step_name(step), fill(step))
+        saver.save(snapshot(step))
     with pytest.raises(LookupError, match=checkpoint.step_name(1)):
-        saver.settle()
+        saver.flush()
     assert len(store.names()) == 2
 
 
 def test_a_mistake_of_ours_is_not_taken_for_storage_that_is_away(store):
     saver = Saver(store, 2)
-    saver.save(checkpoint.step_name(1), lambda folder: 1 / 0)
+    saver.save(snapshot(1, tensors=lambda: 1 / 0))
     with pytest.raises(ZeroDivisionError):
-        saver.settle()
+        saver.flush()
 
 
 def test_a_damaged_record_of_an_older_checkpoint_stops_nothing(store, caplog):
+    """One of an earlier attempt is never the best; one of this attempt is so until the end."""
+    names = [save(store, 1, 0.1)]
+    path = store.fetch(names[0]) / checkpoint.RECORD
+    path.write_bytes(path.read_bytes()[:-9])
     saver = Saver(store, 1)
-    names = [checkpoint.step_name(step) for step in (1, 2, 3)]
-    for step, loss in ((1, 0.1), (2, 0.5), (3, 0.4)):
-        saver.save(checkpoint.step_name(step), fill(step, loss))
-        saver.settle()
-        if step == 1:
-            record = store.fetch(names[0]) / checkpoint.RECORD
-            record.write_bytes(record.read_bytes()[:-9])
-    assert store.names() == names[2:]
-    assert f"{names[0]}' is passed over" in caplog.text
+    for step, loss in ((2, 0.2), (3, 0.4), (4, 0.3)):
+        saver.save(snapshot(step, loss))
+        saver.flush()
+        names.append(checkpoint.step_name(step))
+        if step == 2:
+            path = store.fetch(names[1]) / checkpoint.RECORD
+            path.write_bytes(path.read_bytes()[:-9])
+    assert store.names() == [names[1], names[3]]
+    assert best_whole(store) == names[3]
+    for name in names[:2]:
+        assert f"skipped checkpoint '{store.place(name)}'" in caplog.text
+
+
+def test_records_of_this_attempt_are_never_read_back(store, monkeypatch):
+    """Those of an earlier attempt are read once."""
+    for step in (1, 2):
+        save(store, step, 0.1 * step)
+    read, names = store.record, []
+    monkeypatch.setattr(store, "record", lambda name: names.append(name) or read(name))
+    saver = Saver(store, 2, lambda commit: None)
+    for step in (3, 4, 5):
+        saver.save(snapshot(step, 0.5))
+    saver.flush()
+    assert sorted(names) == [checkpoint.step_name(step) for step in (1, 2)]
+    assert store.names() == [checkpoint.step_name(step) for step in (1, 4, 5)]
 
 
 def test_the_best_whole_one_takes_a_damaged_bests_place(store):
     names = [save(store, n, loss) for n, loss in enumerate((0.5, 0.2, 0.4), start=1)]
     (store.fetch(names[1]) / checkpoint.MODEL).write_bytes(b"")
-    assert stores.best_whole(store) == names[2]
+    assert best_whole(store) == names[2]
     assert store.names() == [names[0], names[2]]
 
 
@@ -224,13 +251,14 @@ def test_any_changed_value_of_a_record_is_damage(store):
 
 
 def test_copies_of_weights_go_with_their_checkpoint(store):
-    write = fill(1)
-    alive = weakref.ref(write)
-    saver = Saver(store, 1)
-    saver.save(checkpoint.step_name(1), write)
-    saver.settle()
+    copies, heard = snapshot(1), []
+    alive = weakref.ref(copies)
+    saver = Saver(store, 1, heard.append)
+    saver.save(copies)
+    saver.flush()
     saver._thread.submit(int).result()  # a thread lets go of a job a moment after its result
-    del write
+    del copies
+    assert heard
     assert alive() is None
 
 
@@ -239,7 +267,7 @@ def test_memory_of_copies_is_used_again_once_nobody_holds_them():
 
     def copied(number):
         value.fill_(number)
-        return async_saver.OffDevice({"w": value}, spare)
+        return async_saver.StagedTensors({"w": value}, spare)
 
     first, second = copied(1), copied(2)
     memory = first.tensors()["w"].data_ptr()
@@ -258,6 +286,6 @@ def test_what_a_person_has_to_mend_is_told_at_the_next_checkpoint(tmp_path):
             raise PermissionError("not yours")
 
     saver = Saver(Closed(tmp_path), 1)
-    saver.save(checkpoint.step_name(1), fill(1))
+    saver.save(snapshot(1))
     with pytest.raises(PermissionError, match="not yours"):
-        saver.save(checkpoint.step_name(2), fill(2))
+        saver.save(snapshot(2))

@@ -15,7 +15,7 @@ from aiaic import config
 from aiaic.checkpointing import checkpoint
 from aiaic.loading import sampler
 from aiaic.training import loop
-from aiaic.training.context import LocalRun
+from aiaic.training.context import LocalContext
 from aiaic.training.loop import Init, Trainer
 from aiaic.training.meter import NonFiniteLossError
 from tests.aiaic.recipes import TINY
@@ -27,7 +27,7 @@ CURVES = Path(__file__).with_name("curves.json")
 
 
 def train(folder: Path, stage: int, init: Path | None = None, *, recipe=TINY, samples=None):
-    run = LocalRun(folder)
+    run = LocalContext(folder)
     start = None if init is None else Init(folder=init, place=str(init))
     loop.train(
         stage=stage,
@@ -64,14 +64,14 @@ class KilledError(Exception):
     pass
 
 
-class KilledRun(LocalRun):
+class KilledContext(LocalContext):
     """Dies at a step, as a process would: nothing is saved on the way out."""
 
     def __init__(self, folder: Path, at: int) -> None:
         super().__init__(folder)
         self.at = at
 
-    def progress(self, step: int, metrics: dict[str, float]) -> None:
+    def report_progress(self, step: int, metrics: dict[str, float]) -> None:
         if step == self.at:
             raise KilledError
 
@@ -86,7 +86,7 @@ def test_a_killed_run_ends_in_the_very_same_bytes(stages, stage, tmp_path):
                 stage=stage,
                 recipe=TINY,
                 samples=tiny_samples(32, validation=8),
-                run=KilledRun(tmp_path, at),
+                run=KilledContext(tmp_path, at),
                 init=start,
                 device=CPU,
             )
@@ -187,7 +187,7 @@ def test_a_run_begun_otherwise_is_not_gone_on_with(stages, changes, named):
 
 def test_a_non_finite_loss_names_its_step_and_batch_and_is_never_saved(tmp_path):
     recipe = config.override(TINY, {"training.report_every": 4, "training.save_every": 4})
-    trainer = Trainer(1, recipe, tiny_samples(8), LocalRun(tmp_path), None, CPU)
+    trainer = Trainer(1, recipe, tiny_samples(8), LocalContext(tmp_path), None, CPU)
     with contextlib.closing(trainer._batches()) as batches:
         for step in range(4):
             batch = next(batches)
@@ -215,9 +215,11 @@ def test_micro_batches_have_the_batchs_gradient_and_samples(tmp_path):
     recipes = {parts: config.override(settled, {"training.accumulate": parts}) for parts in (1, 4)}
     found = {}
     for parts, recipe in recipes.items():
-        trainer = Trainer(1, recipe, tiny_samples(32), LocalRun(tmp_path / str(parts)), None, CPU)
+        trainer = Trainer(
+            1, recipe, tiny_samples(32), LocalContext(tmp_path / str(parts)), None, CPU
+        )
         trainer.fit()
-        trainer.run.settle()
+        trainer.run.flush()
         record = checkpoint.read_record(checkpoint.steps(tmp_path / str(parts))[-1])
         found[parts] = record, [p.grad for p in trainer.learner.parameters]
     (one, whole), (four, summed) = found.values()
@@ -246,7 +248,7 @@ def test_moments_come_back_in_the_layout_of_their_weights(tmp_path):
     """Fused kernels refuse another one; channels_last is that of GPUs."""
 
     def trainer():
-        made = Trainer(1, TINY, tiny_samples(8), LocalRun(tmp_path), None, CPU)
+        made = Trainer(1, TINY, tiny_samples(8), LocalContext(tmp_path), None, CPU)
         return made, made.learner
 
     first, learner = trainer()
@@ -255,7 +257,7 @@ def test_moments_come_back_in_the_layout_of_their_weights(tmp_path):
         loop.train_step(first, first.stage, [next(batches)])
     first.step = 1
     first._save(validate=False)
-    first.run.settle()
+    first.run.flush()
     second, resumed = trainer()
     second.stage.to(memory_format=torch.channels_last)
     resumed.load(checkpoint.steps(tmp_path)[-1])
@@ -290,7 +292,7 @@ def test_a_run_on_a_gpu_is_resumed_to_the_bit(tmp_path, at):
                 stage=1,
                 recipe=TINY,
                 samples=tiny_samples(32, validation=8),
-                run=LocalRun(
+                run=LocalContext(
                     folder,
                     on_progress=lambda step, _, steps=steps: steps.append(step),
                     stop=lambda steps=steps, stop=stop: stop in steps,
@@ -312,7 +314,7 @@ def test_few_samples_make_small_batches_and_say_so(tmp_path, caplog):
 def test_validation_is_the_mean_over_all_its_samples(tmp_path, parts, monkeypatch):
     """In batches no larger than training's micro-batches, which fit the device."""
     recipe = config.override(TINY, {"training.accumulate": parts})
-    trainer = Trainer(1, recipe, tiny_samples(8, validation=11), LocalRun(tmp_path), None, CPU)
+    trainer = Trainer(1, recipe, tiny_samples(8, validation=11), LocalContext(tmp_path), None, CPU)
     sizes, validate = [], trainer.stage.validate
     monkeypatch.setattr(
         trainer.stage, "validate", lambda batch: sizes.append(len(batch)) or validate(batch)

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from aiaic import config
 from aiaic.training import loop
 from aiaic.training.acceleration import distributed
-from aiaic.training.context import LocalRun
+from aiaic.training.context import LocalContext
 from aiaic.training.loop import Trainer
 from aiaic.training.resume import Init
 from tests.aiaic.recipes import TINY
@@ -36,7 +36,7 @@ def gradients(trainer: Trainer, rank: int, world_size: int) -> dict[str, torch.T
 def trainer_of(stage: int, init: str | None, folder: Path) -> Trainer:
     start = None if init is None else Init(folder=Path(init), place=init)
     recipe = config.override(TINY, {"sampling.streams": 3})  # workers own 2 and 1 of them
-    return Trainer(stage, recipe, tiny_samples(32), LocalRun(folder), start, CPU)
+    return Trainer(stage, recipe, tiny_samples(32), LocalContext(folder), start, CPU)
 
 
 def worker(rank: int, folder: Path, inits: dict[int, str | None]) -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from aiaic.checkpointing import checkpoint
-from aiaic.checkpointing import store as stores
 from aiaic.checkpointing.checkpoint import Record
+from aiaic.checkpointing.store import best, newest_whole
 from data_prep import storage
 from workflows.artifacts import run_folder
-from workflows.artifacts.run_folder import Finished, PlaceStore
+from workflows.artifacts.run_folder import PlaceStore, StageResult
 
 
 @pytest.fixture(params=["local", "store"])
@@ -53,7 +53,7 @@ def write() -> Callable[..., str]:
 
 
 def finish(run: str, stage: int, best: int, final: int) -> None:
-    finished = Finished(
+    result = StageResult(
         stage=stage,
         final=checkpoint.step_name(final),
         best=checkpoint.step_name(best),
@@ -63,7 +63,7 @@ def finish(run: str, stage: int, best: int, final: int) -> None:
         precision="fp32",
         samples_per_s=1.0,
     )
-    run_folder.finish(run_folder.stage_place(run, stage), finished)
+    run_folder.finish(run_folder.stage_place(run, stage), result)
 
 
 def step_of(folder: Path) -> int:
@@ -112,7 +112,7 @@ def test_finishing_keeps_the_last_and_the_best(place: str, write: Callable[..., 
     for step, loss in ((1, 0.3), (2, 0.1), (3, 0.2), (4, 0.4)):
         write(place, 1, step, loss)
     stage = run_folder.stage_place(place, 1)
-    assert stores.best(PlaceStore(stage)) == checkpoint.step_name(2)
+    assert best(PlaceStore(stage)) == checkpoint.step_name(2)
     finish(place, 1, best=2, final=4)
     kept = [storage.name_of(step) for step in run_folder.steps(stage)]
     assert kept == [checkpoint.step_name(2), checkpoint.step_name(4)]
@@ -130,11 +130,11 @@ def test_a_damaged_newest_checkpoint_is_deleted_and_may_be_written_anew(
     write(place, 1, 1)
     broken = write(place, 1, 2)
     storage.write_bytes(storage.join(broken, checkpoint.MODEL), b"broken")
-    assert name_of(stores.newest_whole(store)) == checkpoint.step_name(1)
+    assert name_of(newest_whole(store)) == checkpoint.step_name(1)
     assert store.names() == [checkpoint.step_name(1)]
     assert checkpoint.MODEL in caplog.text
     write(place, 1, 2)
-    assert name_of(stores.newest_whole(store)) == checkpoint.step_name(2)
+    assert name_of(newest_whole(store)) == checkpoint.step_name(2)
 
 
 def test_a_damaged_stage_file_is_named(place: str, write: Callable[..., str]) -> None:

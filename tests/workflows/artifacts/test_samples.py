@@ -14,7 +14,7 @@ import pytest
 from data_prep import storage
 from data_prep.catalog import splits
 from data_prep.shards import manifest
-from workflows.artifacts import samples as batches
+from workflows.artifacts.samples import _PAUSES_S, StoredTars, open_evaluation, open_samples
 
 
 def test_importing_it_loads_no_ray() -> None:
@@ -23,7 +23,7 @@ def test_importing_it_loads_no_ray() -> None:
 
 
 def test_training_and_validation_are_split_by_video(shards: str) -> None:
-    samples = batches.open_samples(shards, "train")
+    samples = open_samples(shards, "train")
     held_out = {ref.key for ref in samples.validation}
     assert len(samples.train) + len(held_out) == 32
     assert held_out == {
@@ -35,9 +35,9 @@ def test_training_and_validation_are_split_by_video(shards: str) -> None:
 
 
 def test_a_test_split_is_taken_whole(shards: str) -> None:
-    samples = batches.open_samples(shards, "test")
+    samples = open_samples(shards, "test")
     assert (len(samples.train), len(samples.validation)) == (4, 0)
-    assert batches.open_evaluation(shards, "test").validation == samples.train
+    assert open_evaluation(shards, "test").validation == samples.train
 
 
 def test_ranges_are_the_members_of_the_tars(shards: str) -> None:
@@ -55,7 +55,7 @@ def test_ranges_are_read_from_a_store(
 
 def _compare_pictures(place: str, local: str) -> None:
     """Every picture as read from a place, in threads and after pickling, against local tars."""
-    samples = batches.open_samples(place, "train")
+    samples = open_samples(place, "train")
     read = pickle.loads(pickle.dumps(samples.read))
     refs = samples.train
     with ThreadPoolExecutor(4) as pool:
@@ -67,7 +67,7 @@ def _compare_pictures(place: str, local: str) -> None:
 
 def test_a_tar_that_ends_early_is_named(shards: str, tmp_path: Path) -> None:
     storage.download_folder(shards, tmp_path)
-    samples = batches.open_samples(str(tmp_path), "train")
+    samples = open_samples(str(tmp_path), "train")
     ref = max(samples.train, key=lambda ref: ref.pictures[0])
     tar = storage.local_path(manifest.picture_place(str(tmp_path), ref.shard))
     tar.write_bytes(tar.read_bytes()[: ref.pictures[0][0] + 10])
@@ -77,7 +77,7 @@ def test_a_tar_that_ends_early_is_named(shards: str, tmp_path: Path) -> None:
 
 def test_a_split_that_is_not_there_is_named(shards: str) -> None:
     with pytest.raises(ValueError, match="its splits: test, train"):
-        batches.open_samples(shards, "dev")
+        open_samples(shards, "dev")
 
 
 def test_a_store_that_fails_for_a_while_costs_no_run(
@@ -86,19 +86,19 @@ def test_a_store_that_fails_for_a_while_costs_no_run(
     rclone_s3.use(monkeypatch)
     place = storage.join(rclone_s3.new_place(), "shards")
     storage.upload_folder(Path(shards), place)
-    samples = batches.open_samples(place, "train")
-    ref, failures = samples.train[0], [OSError("no answer")] * len(batches._PAUSES_S)
+    samples = open_samples(place, "train")
+    ref, failures = samples.train[0], [OSError("no answer")] * len(_PAUSES_S)
 
-    def failing(*of: Any, real: Callable[..., bytes] = batches.StoredTars.read, **by: Any) -> bytes:
+    def failing(*of: Any, real: Callable[..., bytes] = StoredTars.read, **by: Any) -> bytes:
         if failures:
             raise failures.pop()
         return real(*of, **by)
 
-    monkeypatch.setattr(batches.StoredTars, "read", failing)
-    monkeypatch.setattr(batches.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(StoredTars, "read", failing)
+    monkeypatch.setattr("workflows.artifacts.samples.time.sleep", lambda seconds: None)
     assert samples.read(ref.shard, "picture", *ref.pictures[0])[:2] == b"\xff\xd8"  # a JPEG
     assert "a sample is read again in 60 s: no answer" in caplog.text
-    failures.extend([OSError("no answer")] * (len(batches._PAUSES_S) + 1))
+    failures.extend([OSError("no answer")] * (len(_PAUSES_S) + 1))
     with pytest.raises(OSError, match="no answer"):
         samples.read(ref.shard, "picture", *ref.pictures[0])
     failures[:] = [FileNotFoundError("it is gone")]

@@ -10,20 +10,21 @@ import pytest
 
 from aiaic import recipes
 from aiaic.checkpointing import checkpoint
+from aiaic.checkpointing.async_saver import Commit, OnCommit
 from data_prep import catalog, storage
 from data_prep.media.sample import MediaSettings
 from data_prep.shards import build, manifest
 from tests.faults.train_kills_ray import workers
 from workflows import cli
-from workflows.artifacts import run_folder, samples
+from workflows.artifacts import run_folder
+from workflows.artifacts.samples import open_samples
 from workflows.cluster import train_driver
 from workflows.cluster.workers import Workers
 from workflows.commands import evaluate
 from workflows.commands.prepare import prepare
 from workflows.options import Evaluate
-from workflows.training import local as local_run
+from workflows.training import local
 from workflows.training.job import Job
-from workflows.training.local import Committed
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
 
@@ -37,11 +38,11 @@ def make_job(shards: str, out: str, settings: tuple[str, ...]) -> Job:
     return Job(stages=(1, 2, 3), recipe=recipe, shards=shards, split="train", out=out)
 
 
-def train(job: Job, workers: int, committed: Committed = ignore) -> None:
+def train(job: Job, workers: int, on_commit: OnCommit = ignore) -> None:
     if workers == 0:
-        local_run.fit(job, samples.open_samples(job.shards, job.split), ignore, committed)
+        local.fit(job, open_samples(job.shards, job.split), ignore, on_commit)
     else:
-        train_driver.fit(job, Workers.exactly(workers), None, ignore, committed)
+        train_driver.fit(job, Workers.exactly(workers), None, ignore, on_commit)
 
 
 def final(run: str, stage: int) -> Path:
@@ -72,13 +73,14 @@ def test_from_bucket_to_bucket_equals_from_path_to_path(
     assert again == build.Built(manifest=first.manifest, reused_shards=len(first.manifest.shards))
 
     run = storage.join(bucket, "run")
-    heard: list[str] = []
-    train(make_job(stored, run, tiny), workers=1, committed=heard.append)
+    heard: list[Commit] = []
+    train(make_job(stored, run, tiny), workers=1, on_commit=heard.append)
     assert heard
+    assert all(commit.record.curves for commit in heard)
     train(make_job(shards, str(tmp_path / "run"), tiny), workers=0)
     for stage in (1, 2, 3):
-        in_bucket, local = final(run, stage), final(str(tmp_path / "run"), stage)
-        assert checkpoint.model_sha256(in_bucket) == checkpoint.model_sha256(local)
+        in_bucket, on_path = final(run, stage), final(str(tmp_path / "run"), stage)
+        assert checkpoint.model_sha256(in_bucket) == checkpoint.model_sha256(on_path)
 
     out = storage.join(bucket, "evaluation")
     monkeypatch.chdir(tmp_path)  # MLflow's database goes where one is
@@ -94,14 +96,14 @@ def test_a_killed_worker_costs_nothing(shards: str, tiny: tuple[str, ...], tmp_p
     killed: list[int] = []
     heard: list[str] = []
 
-    def kill(place: str) -> None:
-        heard.append(place)
+    def kill(commit: Commit) -> None:
+        heard.append(commit.place)
         if len(heard) == 2:
             killed.append(workers()[-1])
             os.kill(killed[0], signal.SIGKILL)
 
     out = str(tmp_path / "ray")
-    train(make_job(shards, out, settings), workers=2, committed=kill)
+    train(make_job(shards, out, settings), workers=2, on_commit=kill)
     assert killed
     assert heard == sorted(set(heard)), "a step was trained again from the start"
     train(make_job(shards, str(tmp_path / "whole"), settings), workers=2)

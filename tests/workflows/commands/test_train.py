@@ -92,7 +92,7 @@ def test_a_finished_run_is_left_as_it_is_and_said_to_be(
     before = {path: path.stat().st_mtime_ns for path in Path(finished_run).rglob("*")}
     values = train(finished_run, "--workers", "2")
     assert set(values["stages"]) == {"1", "2", "3"}
-    assert [f"stage {stage} is finished already" for stage in (1, 2, 3)] == caplog.messages
+    assert [f"stage {stage} is already finished" for stage in (1, 2, 3)] == caplog.messages
     assert before == {path: path.stat().st_mtime_ns for path in Path(finished_run).rglob("*")}
 
 
@@ -227,7 +227,7 @@ def test_a_damaged_newest_checkpoint_costs_no_run(
     broken = Path(out, "stage2", checkpoint.step_name(4))
     (broken / "training.safetensors").write_bytes(b"")
     assert "stages" in train(str(out), stage="2")
-    told = f"checkpoint '{broken}' is deleted, and step-0000002 takes its place"
+    told = f"deleted the damaged checkpoint '{broken}', using step-0000002 instead"
     assert told in caplog.text
     assert "stage 2 goes on at step 2" in caplog.messages
     assert weights(str(out), 2) == weights(finished_run, 2)
@@ -254,7 +254,7 @@ def test_a_signal_saves_and_leaves_and_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", told)
         line = train(out, code=128 + number)
-    assert "stopped in stage 1 with a checkpoint of step 3; the same command goes on" in line
+    assert "stopped in stage 1 with a checkpoint of step 3; rerun the command to resume" in line
     assert signal.getsignal(number) is before
     assert checkpoint.step_name(3) in run_folder.steps(run_folder.stage_place(out, 1))[-1]
     train(out)
@@ -315,9 +315,9 @@ def test_a_full_gpu_is_one_line_with_the_way_out(
 
 def test_a_second_training_into_a_folder_is_refused(train: Train, tmp_path: Path) -> None:
     out = str(tmp_path / "run")
-    with run_folder.alone(out):
+    with run_folder.exclusive_lock(out):
         told = train(out, stage="1", code=1)
-    assert f"another training writes into '{out}' now" in told
+    assert f"another training is writing into '{out}'" in told
     assert not (Path(out) / "stage1").exists()
     train(out, stage="1", code=0)
 
