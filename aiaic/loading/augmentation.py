@@ -20,17 +20,17 @@ class AugmentationConfig:
     """What training does to sounds; evaluation does none of it."""
 
     shift: bool = True
-    """Hear a random part of a long sound, and short sound from a random moment on."""
+    """Use a random part of a long sound, and start a short sound at a random moment."""
     p_mix: float = 0.0
-    """Share of the sounds that are mixed with another video's."""
+    """Share of the sounds that are mixed with another video's sound."""
     mix_snr_low_db: float = 6.0
-    """Least level of a sound over the one that is mixed in."""
+    """Lowest level of a sound above the one that is mixed in."""
     mix_snr_high_db: float = 20.0
-    """Greatest level of a sound over the one that is mixed in."""
+    """Highest level of a sound above the one that is mixed in."""
     mask_time_share: float = 0.0
-    """Greatest share of the time that is masked (SpecAugment, Park et al. 2019)."""
+    """Largest share of the time that is masked (SpecAugment, Park et al. 2019)."""
     mask_mel_share: float = 0.0
-    """Greatest share of the mel bands that is masked."""
+    """Largest share of the mel bands that is masked."""
 
     def __post_init__(self) -> None:
         for name in ("p_mix", "mask_time_share", "mask_mel_share"):

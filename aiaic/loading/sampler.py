@@ -46,9 +46,9 @@ class SamplingConfig:
     batch_size: int = 32
     """Samples of a global step, over all workers."""
     streams: int = 8
-    """Into how many streams an epoch is cut; at most so many workers can train."""
+    """Number of streams an epoch is cut into; also the largest possible number of workers."""
     block_shards: int = 8
-    """Samples are shuffled within blocks of so many shards (and shards among each other)."""
+    """Shards per shuffle block: shards are shuffled, then samples within each block."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

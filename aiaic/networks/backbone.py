@@ -20,13 +20,13 @@ class BackboneConfig:
     """Which backbone, and how wide."""
 
     name: str = "compact"
-    """``compact``, ``resnet34_unet``, ``convnext_tiny_unet``, or one's own as ``module:Class``."""
+    """``compact``, ``resnet34_unet``, ``convnext_tiny_unet``, or a custom one: ``module:Class``."""
     width: int = 24
     """Channels of the finest feature map (``compact``)."""
     weights: str | None = None
     """Pretrained weights: a path or URI of a state dict (.safetensors, .pth), or a torchvision enum
-    such as ``ResNet34_Weights.IMAGENET1K_V1``; random where absent. A run reads them once, at its
-    start: its checkpoints need them no more."""
+    such as ``ResNet34_Weights.IMAGENET1K_V1``; None: random. A run reads them once, at its start;
+    its checkpoints do not need them."""
 
 
 @dataclasses.dataclass(frozen=True)

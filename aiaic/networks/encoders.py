@@ -24,7 +24,7 @@ class EncoderConfig:
     width: int = 24
     """Channels of the finest feature map (``compact``)."""
     weights: str | None = None
-    """Pretrained weights (``resnet18``), named as those of the backbone."""
+    """Pretrained weights (``resnet18``), given like those of the backbone."""
 
 
 class SceneEncoder(nn.Module):

@@ -21,23 +21,23 @@ class GuidanceConfig:
     """How semantics guide the colorizer's features."""
 
     levels: tuple[int, ...] | Literal["all"] = (0, 1)
-    """Which of the backbone's feature maps are guided; 0 is the deepest."""
+    """Which of the backbone's feature maps are guided (0 is the deepest), or ``all``."""
     mlp_width: int = 128
     """Width of the hidden layers that turn semantics into gamma and beta."""
     mlp_depth: int = 1
-    """Number of hidden layers there."""
+    """Number of these hidden layers."""
     eps: float = 1e-5
     """Added to the variance of a feature map."""
     residual_gamma: bool = True
-    """Whether the network predicts gamma - 1 rather than gamma."""
+    """Predict gamma - 1 rather than gamma."""
     score_width: int = 64
     """Size of the space in which features and semantics are compared."""
     shared_score: bool = False
-    """One relevance, found at the first guided level, instead of one per level."""
+    """Compute one relevance at the first guided level instead of one per level."""
     tau: float = 0.15
     """Temperature of the relevance score, which compares unit vectors."""
     bias: float = 1.0
-    """Relevance logit of a pair of which nothing is known."""
+    """Relevance logit of a pair about which nothing is known."""
     always_relevant: bool = False
     """Hold the relevance at 1 (plain AdaIN; missing sound still leaves features unchanged)."""
 

@@ -46,9 +46,9 @@ class Stage1Config(ColorizationConfig):
     steps: int = 1000
     learning_rate: float = 1e-3
     scene_view: Literal["same", "crop", "frame"] = "crop"
-    """The picture that gives the semantics: the very one, another crop of it, or a crop of another
-    frame of the clip (of the same one where there is one alone). The less it shares with the
-    picture, the less can the code smuggle this picture's own colours, which no sound can tell."""
+    """The picture that gives the semantics. ``same``: the one that is coloured; ``crop``: another
+    crop of it; ``frame``: a crop of another frame of the clip, where it has several. The less it
+    shares with the picture, the less its own colours, which no sound can tell, leak."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Stage3Config(ColorizationConfig):
     audio_share: float = 0.2
     """Share of the learning rate for the audio encoder."""
     from_scratch: bool = False
-    """Begin without stages 1 and 2, with random weights: to see what these are worth."""
+    """Start from random weights, without stages 1 and 2, to measure what these are worth."""
 
 
 class ColorizationStage(Stage):

@@ -19,6 +19,7 @@ PAGES = sorted(
     [
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
         *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "deploy").rglob("*.md"),
     ]
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import textwrap
 import typing
@@ -143,8 +144,8 @@ def _choices(annotation: Any) -> tuple[str, ...]:
 
 
 def _help(docstring: str) -> str:
-    """A docstring for a terminal."""
-    return docstring.replace("``", "'")
+    """A docstring for a terminal, where values are shown as JSON."""
+    return re.sub(r"\bNone\b", "null", docstring).replace("``", "'")
 
 
 def _section(section: Section) -> str:
