@@ -149,7 +149,7 @@ class Bucket:
 
 
 class Store:
-    """Answers after a while, or with 503; asked again as ``s3_calls.retried`` does."""
+    """Answers after a while, or with 503; asked again as ``s3_retry.retried`` does."""
 
     def __init__(self, loop: Loop, setup: Setup) -> None:
         self._loop, self._setup = loop, setup

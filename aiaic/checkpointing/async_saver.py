@@ -2,12 +2,19 @@
 
 import dataclasses
 import logging
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import torch
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_chain,
+    wait_fixed,
+)
 from torch import Tensor
 
 from aiaic.checkpointing import store
@@ -16,8 +23,6 @@ from aiaic.checkpointing.store import Losses, Store
 
 log = logging.getLogger(__name__)
 
-_MISTAKES = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
-"""What a person has to fix; other OSErrors may pass."""
 _PAUSES_S = (1.0, 5.0, 20.0, 60.0, 120.0)
 
 
@@ -106,9 +111,9 @@ class Saver:
         """
         try:
             self._wait()
-        except _MISTAKES:
-            raise
         except OSError as error:
+            if not self._store.may_pass(error):
+                raise
             log.warning("a checkpoint could not be stored, training continues: %s", error)
         self._submit(snapshot)
 
@@ -137,19 +142,22 @@ class Saver:
 
     def _wait_patiently(self, pauses_s: Sequence[float]) -> None:
         """Wait until the last checkpoint is committed; try again after each pause."""
-        for pause_s in pauses_s:
-            try:
+        retrying = Retrying(
+            retry=retry_if_exception(self._may_pass),
+            wait=wait_chain(*map(wait_fixed, pauses_s or [0.0])),
+            stop=stop_after_attempt(len(pauses_s) + 1),
+            before_sleep=_log_retry,
+            reraise=True,
+        )
+        for attempt in retrying:
+            with attempt:
+                if attempt.retry_state.attempt_number > 1:
+                    assert self._last is not None  # it has just failed
+                    self._submit(self._last[0])
                 self._wait()
-            except _MISTAKES:
-                raise
-            except OSError as error:
-                log.warning("retrying to store the last checkpoint in %g s: %s", pause_s, error)
-                time.sleep(pause_s)
-                assert self._last is not None  # it has just failed
-                self._submit(self._last[0])
-            else:
-                break
-        self._wait()
+
+    def _may_pass(self, error: BaseException) -> bool:
+        return isinstance(error, OSError) and self._store.may_pass(error)
 
     def _submit(self, snapshot: Snapshot) -> None:
         self._last = snapshot, self._thread.submit(self._commit, snapshot)
@@ -172,3 +180,8 @@ class Saver:
             store.prune(self._store, self._keep, self._losses)
         except OSError as error:
             log.warning("old checkpoints could not be deleted, the next one tries again: %s", error)
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome and state.outcome.exception()
+    log.warning("retrying to store the last checkpoint in %g s: %s", state.upcoming_sleep, error)

@@ -54,6 +54,10 @@ class Store(Protocol):
         """The path or URI of a checkpoint."""
         ...
 
+    def may_pass(self, error: OSError) -> bool:
+        """Whether a failure to publish may pass by itself, so that a retry makes sense."""
+        ...
+
 
 class FolderStore:
     """Checkpoints in a local folder ``RUN/stageN``, which is created if necessary."""
@@ -82,6 +86,9 @@ class FolderStore:
 
     def place(self, name: str) -> str:
         return str(self.folder / name)
+
+    def may_pass(self, error: OSError) -> bool:
+        return True
 
 
 def validation_loss(record: Record) -> float | None:

@@ -23,6 +23,7 @@ from data_prep.storage.places import (
     write_bytes,
     write_if_unchanged,
 )
+from data_prep.storage.retry import may_pass
 
 __all__ = [
     "ConflictError",
@@ -37,6 +38,7 @@ __all__ = [
     "join",
     "list_files",
     "local_path",
+    "may_pass",
     "name_of",
     "publish",
     "read_bytes",

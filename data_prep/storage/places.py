@@ -8,7 +8,7 @@ come from the environment or AWS's usual chain, never from a URI. Libraries that
 
 Nothing is streamed to its final name while it is being made: what is published exists whole on this
 machine first, and what arrived at a store is compared. A full disk or store ends in an OSError of
-one line. How often and how long a store is asked: see ``s3_calls``.
+one line. How often and how long a store is asked: see ``s3_retry``.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false

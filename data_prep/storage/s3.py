@@ -1,7 +1,7 @@
 """Places on S3: objects are read, written, listed, deleted, and written under a condition.
 
 boto3 does all but two things: objects are read over presigned addresses (see ``s3_objects``), and
-Arrow lists, in a fifteenth of boto3's processor time. Tries and time-outs: see ``s3_calls``.
+Arrow lists, in a fifteenth of boto3's processor time. Retries: see ``s3_retry``.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -17,9 +17,17 @@ from typing import Any, cast
 
 from botocore.exceptions import ClientError
 from pyarrow import fs as arrow_fs
+from tenacity import (
+    RetryError,
+    Retrying,
+    TryAgain,
+    retry_if_exception_type,
+    stop_after_attempt,
+)
 
-from data_prep.storage import s3_calls, s3_objects
-from data_prep.storage.s3_calls import Location, locate, retried
+from data_prep.storage import s3_objects, s3_retry
+from data_prep.storage.s3_client import Location, locate
+from data_prep.storage.s3_retry import retried
 
 MULTIPART_BYTES = 64 << 20
 """Larger files are uploaded in parts."""
@@ -58,7 +66,7 @@ def is_folder(place: str) -> bool:
     at = locate(place)
     list_first = at.client.list_objects_v2
     try:
-        found = retried(at, lambda: list_first(Bucket=at.bucket, Prefix=at.prefix, MaxKeys=1))
+        found = retried(at.place, lambda: list_first(Bucket=at.bucket, Prefix=at.prefix, MaxKeys=1))
     except FileNotFoundError:
         return False
     return not at.key or bool(found.get("Contents"))
@@ -69,9 +77,9 @@ def list_infos(place: str) -> list[Any]:
     system, path = filesystem(place)
     selector = arrow_fs.FileSelector(path, recursive=True)
     return retried(
-        locate(place),
+        place,
         lambda: cast("list[Any]", system.get_file_info(selector)),
-        s3_calls.LIST_ATTEMPTS,
+        s3_retry.LIST_ATTEMPTS,
     )
 
 
@@ -128,7 +136,7 @@ def sweep_uploads(place: str, older_than_s: float) -> int:
     """Ends unfinished uploads below a folder, such as killed processes leave; says how many."""
     at = locate(place)
     list_all = at.client.list_multipart_uploads
-    found = retried(at, lambda: list_all(Bucket=at.bucket, Prefix=at.prefix))
+    found = retried(at.place, lambda: list_all(Bucket=at.bucket, Prefix=at.prefix))
     before = datetime.now(UTC) - timedelta(seconds=older_than_s)
     old = [upload for upload in found.get("Uploads", []) if upload["Initiated"] < before]
     for upload in old:
@@ -142,29 +150,42 @@ def _write_if_unchanged(
 ) -> bool:
     """Whether anything was sent."""
     sent = False
-    for attempt in range(s3_calls.ATTEMPTS):
+
+    def look_and_write() -> None:
+        nonlocal sent
         standing, etag = s3_objects.get_if_there(at)
         if standing == content:
-            return sent
+            return
         if standing != expected:
             raise _conflict(at)
         condition = {"IfNoneMatch": "*"} if standing is None else {"IfMatch": etag}
         sent = True
-        try:
-            s3_objects.put_once(at, content, **(condition if conditional else {}))
-        except s3_calls.FAILURES as error:
-            # Changed by others, or by our own write, whose answer was lost: look again.
-            if not _is_not_met(error) and not s3_calls.passes(error):
-                raise s3_calls.named(at, error) from None
-            s3_calls.wait(attempt)
-        else:
-            return sent
-    raise OSError(f"{at.place} could not be written in {s3_calls.ATTEMPTS} tries; run again")
+        _put_or_look_again(at, content, condition if conditional else {})
+
+    attempts = s3_retry.ATTEMPTS
+    look_again = retry_if_exception_type(TryAgain)
+    try:
+        Retrying(retry=look_again, stop=stop_after_attempt(attempts), wait=s3_retry.pause_s)(
+            look_and_write
+        )
+    except RetryError:
+        raise OSError(f"{at.place} could not be written in {attempts} tries; run again") from None
+    return sent
+
+
+def _put_or_look_again(at: Location, content: bytes, condition: dict[str, str]) -> None:
+    try:
+        s3_objects.put_once(at, content, **condition)
+    except s3_retry.FAILURES as error:
+        # Changed by others, or by our own write, whose answer was lost: look again.
+        if _is_not_met(error) or s3_retry.may_pass(error):
+            raise TryAgain from None
+        raise s3_retry.named(at.place, error) from None
 
 
 def _is_not_met(error: Exception) -> bool:
     """Whether a write was refused for its condition; 404: what should match is gone."""
-    status, code = s3_calls.status_of(error)
+    status, code = s3_retry.status_of(error)
     return status == 412 or (status == 404 and code != "NoSuchBucket")
 
 
@@ -175,7 +196,7 @@ def _knows_conditions(at: Location) -> bool:
         # Beside the object, where we may write; hidden, should it outlive us.
         folder, slash, name = at.key.rpartition("/")
         probe = replace(at, key=f"{folder}{slash}.{name}.{uuid.uuid4().hex[:12]}.part")
-        _refuses[bucket] = retried(at, lambda: _is_refused(probe))
+        _refuses[bucket] = retried(at.place, lambda: _is_refused(probe))
         s3_objects.delete(probe)
     return _refuses[bucket]
 
@@ -194,7 +215,7 @@ def _is_put_refused(probe: Location, **condition: str) -> bool:
     except ClientError as error:
         if _is_not_met(error):
             return True
-        if s3_calls.status_of(error)[0] != 501:
+        if s3_retry.status_of(error)[0] != 501:
             raise
     return False
 

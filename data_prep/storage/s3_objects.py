@@ -25,7 +25,8 @@ from typing import Any, cast
 from botocore import exceptions as boto
 from botocore.awsrequest import AWSRequest
 
-from data_prep.storage.s3_calls import Location, retried
+from data_prep.storage.s3_client import Location
+from data_prep.storage.s3_retry import retried
 
 PART_BYTES = 16 << 20
 """Of an upload in parts; more for a file that would have over 10,000, as many as S3 allows."""
@@ -43,7 +44,7 @@ class _BeyondEndError(Exception):
 def get(at: Location, offset: int = 0, length: int | None = None) -> tuple[bytes, str]:
     """Content and ETag of an object, or of as much as it has of a part."""
     try:
-        return retried(at, lambda: _get_once(at, offset, length))
+        return retried(at.place, lambda: _get_once(at, offset, length))
     except _BeyondEndError:
         return b"", str(head(at)["ETag"])
 
@@ -59,7 +60,7 @@ def get_if_there(at: Location) -> tuple[bytes | None, str]:
 def head(at: Location) -> dict[str, Any]:
     """An object's ``ContentLength``, ``ETag`` and more."""
     look = at.client.head_object
-    return retried(at, lambda: _complete(look(**at.names), "ContentLength", "ETag"))
+    return retried(at.place, lambda: _complete(look(**at.names), "ContentLength", "ETag"))
 
 
 def put_once(at: Location, content: bytes, **condition: str) -> None:
@@ -69,7 +70,7 @@ def put_once(at: Location, content: bytes, **condition: str) -> None:
 
 def put(at: Location, content: bytes) -> bool:
     """Writes an object; says whether it is what lies there then."""
-    retried(at, lambda: put_once(at, content))
+    retried(at.place, lambda: put_once(at, content))
     return _etag(at) == _md5(content).hex() or get_if_there(at)[0] == content
 
 
@@ -79,7 +80,7 @@ def put_parts(at: Location, file: Path) -> bool:
     part_bytes = max(PART_BYTES, -(-size // _MAX_PARTS))
     offsets = range(0, size, part_bytes)
     begin = at.client.create_multipart_upload
-    begun = retried(at, lambda: _complete(begin(**at.names), "UploadId"))
+    begun = retried(at.place, lambda: _complete(begin(**at.names), "UploadId"))
     upload = {**at.names, "UploadId": str(begun["UploadId"])}
     send = functools.partial(_send_part, at, upload, file, part_bytes)
     try:
@@ -89,7 +90,7 @@ def put_parts(at: Location, file: Path) -> bool:
         end = functools.partial(at.client.complete_multipart_upload, **upload)
         # Not there: a try completed it whose answer was lost. What lies there decides.
         with contextlib.suppress(FileNotFoundError):
-            retried(at, lambda: end(MultipartUpload={"Parts": parts}))
+            retried(at.place, lambda: end(MultipartUpload={"Parts": parts}))
     except BaseException:
         with contextlib.suppress(OSError):
             abort(at, upload)
@@ -101,13 +102,13 @@ def put_parts(at: Location, file: Path) -> bool:
 def abort(at: Location, upload: dict[str, str]) -> None:
     """Ends an unfinished upload, which frees its parts."""
     with contextlib.suppress(FileNotFoundError):
-        retried(at, lambda: at.client.abort_multipart_upload(**upload))
+        retried(at.place, lambda: at.client.abort_multipart_upload(**upload))
 
 
 def delete(at: Location) -> None:
     """Deletes an object; nothing happens where none lies."""
     with contextlib.suppress(FileNotFoundError):
-        retried(at, lambda: at.client.delete_object(**at.names))
+        retried(at.place, lambda: at.client.delete_object(**at.names))
 
 
 def _get_once(at: Location, offset: int, length: int | None) -> tuple[bytes, str]:
@@ -147,7 +148,7 @@ def _send_part(
         ContentMD5=_content_md5(part),
         Body=part,
     )
-    return _md5(part), str(retried(at, lambda: _complete(send(), "ETag"))["ETag"])
+    return _md5(part), str(retried(at.place, lambda: _complete(send(), "ETag"))["ETag"])
 
 
 def _complete(answer: dict[str, Any], *fields: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from data_prep.storage import s3, s3_calls
+from data_prep.storage import s3, s3_client, s3_retry
 from tests.conftest import S3_ENVIRONMENT, S3Server
 from tests.faults.s3_proxy import S3Proxy
 
@@ -38,9 +38,9 @@ def proxy(
     proxy.reset()
     server.use(monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
-    monkeypatch.setattr(s3_calls, "REQUEST_S", 1.0)
-    monkeypatch.setattr(s3_calls, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(s3_calls, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(s3_client, "REQUEST_S", 1.0)
+    monkeypatch.setattr(s3_retry, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(s3_retry, "LONGEST_WAIT_S", 0.05)
     monkeypatch.setattr(s3, "SETTLE_S", 0.5)
     return proxy
 

@@ -10,7 +10,7 @@ import pytest
 from data_prep import storage
 from data_prep.catalog import read_folder
 from data_prep.shards import build
-from data_prep.storage import s3, s3_calls, s3_objects
+from data_prep.storage import s3, s3_client, s3_objects, s3_retry
 from tests.faults.s3_proxy import FAULTS, S3Proxy, at_random, first
 
 MIB = 1 << 20
@@ -31,7 +31,7 @@ def lying(proxy: S3Proxy, place: str) -> list[str]:
 def test_all_operations_while_a_third_of_the_calls_fails(proxy, bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(s3, "MULTIPART_BYTES", 10 * MIB)
     monkeypatch.setattr(s3_objects, "PART_BYTES", 5 * MIB)
-    monkeypatch.setattr(s3_calls, "ATTEMPTS", 16)  # a busy machine adds time-outs of its own
+    monkeypatch.setattr(s3_retry, "ATTEMPTS", 16)  # a busy machine adds time-outs of its own
     big = tmp_path / "big"
     big.write_bytes(bytes(range(256)) * (11 * MIB // 256))
     proxy.plan = at_random(0.35, seed=1)
@@ -63,7 +63,7 @@ def test_all_operations_while_a_third_of_the_calls_fails(proxy, bucket, tmp_path
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_passes_unnoticed(proxy, bucket, fault, monkeypatch):
     place = storage.join(bucket, "x", "file")
-    monkeypatch.setattr(s3_calls, "REQUEST_S", 0.5)
+    monkeypatch.setattr(s3_client, "REQUEST_S", 0.5)
 
     def spoiled(method: str, call: Callable[[], object]) -> object:
         proxy.plan = first(fault, method, within="x")
@@ -83,7 +83,7 @@ def test_each_fault_passes_unnoticed(proxy, bucket, fault, monkeypatch):
 
 @pytest.mark.parametrize("fault", ["short", "cut", "slow_down"])
 def test_what_never_passes_ends_after_a_bounded_number_of_tries(proxy, bucket, fault, monkeypatch):
-    monkeypatch.setattr(s3_calls, "REQUEST_S", 20.0)  # no time-out counts as a try
+    monkeypatch.setattr(s3_client, "REQUEST_S", 20.0)  # no time-out counts as a try
     place = storage.join(bucket, "file")
     storage.write_bytes(place, b"0123456789")
     proxy.plan = first(fault, "GET", times=1000)
@@ -91,13 +91,13 @@ def test_what_never_passes_ends_after_a_bounded_number_of_tries(proxy, bucket, f
     with pytest.raises(OSError, match="file: ") as failure:
         storage.read_bytes(place)
     slowed = fault == "slow_down"
-    assert len(proxy.calls) == (s3_calls.SLOWED_ATTEMPTS if slowed else s3_calls.ATTEMPTS)
+    assert len(proxy.calls) == (s3_retry.SLOWED_ATTEMPTS if slowed else s3_retry.ATTEMPTS)
     assert "\n" not in str(failure.value)
     assert "Signature" not in str(failure.value)
 
 
 def test_what_will_not_pass_is_asked_once(proxy, bucket, monkeypatch):
-    monkeypatch.setattr(s3_calls, "REQUEST_S", 20.0)  # no time-out counts as a call
+    monkeypatch.setattr(s3_client, "REQUEST_S", 20.0)  # no time-out counts as a call
     proxy.calls.clear()
     with pytest.raises(FileNotFoundError, match="file is not there"):
         storage.read_bytes(storage.join(bucket, "file"))
@@ -105,9 +105,13 @@ def test_what_will_not_pass_is_asked_once(proxy, bucket, monkeypatch):
         storage.read_bytes("s3://no-such-bucket/file")
     assert len(proxy.calls) == 2
     proxy.plan = first("denied", "GET")
-    with pytest.raises(OSError, match=r"403 AccessDenied.*credentials"):
+    with pytest.raises(PermissionError, match=r"403 AccessDenied.*credentials"):
         storage.read_bytes(storage.join(bucket, "file"))
     assert len(proxy.calls) == 3
+    proxy.plan = first("denied", "GET")
+    with pytest.raises(PermissionError, match="credentials"):  # by Arrow
+        storage.list_files(bucket)
+    assert len(proxy.calls) == 4
 
 
 @pytest.mark.parametrize("fault", ["full", "quota"])
@@ -246,8 +250,8 @@ def clips(make_clip, tmp_path_factory):
 def test_a_whole_build_is_the_same_as_an_undisturbed_one(
     proxy, bucket, clips, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(s3_calls, "REQUEST_S", 0.5)
-    monkeypatch.setattr(s3_calls, "ATTEMPTS", 16)  # a busy machine adds time-outs of its own
+    monkeypatch.setattr(s3_client, "REQUEST_S", 0.5)
+    monkeypatch.setattr(s3_retry, "ATTEMPTS", 16)  # a busy machine adds time-outs of its own
     settings = build.BuildSettings(media=build.MediaSettings(size_px=32), shards=3)
     undisturbed = build.build(read_folder(str(clips)), settings, str(tmp_path))
     stored, out = storage.join(bucket, "clips"), storage.join(bucket, "shards")

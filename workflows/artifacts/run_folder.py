@@ -200,6 +200,9 @@ class PlaceStore:
     def place(self, name: str) -> str:
         return storage.join(self.stage, name)
 
+    def may_pass(self, error: OSError) -> bool:
+        return storage.may_pass(error)
+
 
 def publish(fill: Fill, place: str) -> None:
     """Write a checkpoint to its place, atomically: its record comes last."""

@@ -4,11 +4,19 @@ import collections
 import logging
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow.compute as pc
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_chain,
+    wait_fixed,
+)
 
 from aiaic.loading.loader import Samples
 from aiaic.loading.sampler import SampleRef
@@ -26,7 +34,6 @@ _PAUSES_S = (1.0, 5.0, 20.0, 60.0)
 """Before a store that fails is asked again, beyond the tries that each request has."""
 _PATIENCE_S = 300.0
 """After so long it is not asked again."""
-_MISTAKES = (FileNotFoundError, PermissionError)
 _ROWS = 4096
 _COLUMNS = [
     "key",
@@ -139,18 +146,18 @@ class RangeReader:
 
 
 def _patiently(read: Callable[[], bytes]) -> bytes:
-    until = time.monotonic() + _PATIENCE_S
-    for pause_s in _PAUSES_S:
-        try:
-            return read()
-        except _MISTAKES:
-            raise
-        except OSError as error:
-            if time.monotonic() + pause_s > until:
-                raise
-            log.warning("a sample is read again in %g s: %s", pause_s, error)
-            time.sleep(pause_s)
-    return read()
+    return Retrying(
+        retry=retry_if_exception(storage.may_pass),
+        wait=wait_chain(*map(wait_fixed, _PAUSES_S)),
+        stop=stop_after_attempt(len(_PAUSES_S) + 1) | stop_before_delay(_PATIENCE_S),
+        before_sleep=_log_retry,
+        reraise=True,
+    )(read)
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome and state.outcome.exception()
+    log.warning("a sample is read again in %g s: %s", state.upcoming_sleep, error)
 
 
 def _references(shards: str, split: str) -> tuple[tuple[SampleRef, ...], Manifest]:

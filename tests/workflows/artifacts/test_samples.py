@@ -95,12 +95,13 @@ def test_a_store_that_fails_for_a_while_costs_no_run(
         return real(*of, **by)
 
     monkeypatch.setattr(StoredTars, "read", failing)
-    monkeypatch.setattr("workflows.artifacts.samples.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert samples.read(ref.shard, "picture", *ref.pictures[0])[:2] == b"\xff\xd8"  # a JPEG
     assert "a sample is read again in 60 s: no answer" in caplog.text
     failures.extend([OSError("no answer")] * (len(_PAUSES_S) + 1))
     with pytest.raises(OSError, match="no answer"):
         samples.read(ref.shard, "picture", *ref.pictures[0])
-    failures[:] = [FileNotFoundError("it is gone")]
-    with pytest.raises(FileNotFoundError, match="it is gone"):  # at once
-        samples.read(ref.shard, "picture", *ref.pictures[0])
+    for permanent in (FileNotFoundError("it is gone"), PermissionError("not yours")):
+        failures[:] = [permanent]
+        with pytest.raises(type(permanent), match=str(permanent)):  # at once
+            samples.read(ref.shard, "picture", *ref.pictures[0])

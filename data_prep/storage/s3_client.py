@@ -1,71 +1,36 @@
-"""What every S3 call needs: where an object lies, who asks, tries, and errors with a way out.
+"""Where an object lies, and the clients that ask its server.
 
-boto3 tries once; the ``ATTEMPTS`` here are all there is. What may pass by itself (503 SlowDown and
-the other 5xx, time-outs, dropped connections, truncated answers) is tried that often, after
-exponential waits with jitter: without any answer a call ends after
-``ATTEMPTS * (CONNECT_S + REQUEST_S) + 23`` seconds at most, about four minutes; a store that asks
-for patience gets four more tries. What will not pass
-(403, 404, no bucket, a full store, a condition that is not met) is tried once.
+The clients try once, Arrow a few times: all further tries are made by ``s3_retry``.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (pyarrow and botocore ship no types)
 
-import contextlib
 import functools
-import itertools
 import os
-import random
-import re
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import boto3.session
-from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.httpsession import URLLib3Session
-from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 from pyarrow import fs as arrow_fs
+
+from data_prep.storage.retry import PERMANENT
+from data_prep.storage.s3_retry import retried
 
 CONNECT_S = 10.0
 """Longest wait for a connection."""
 REQUEST_S = 20.0
 """Longest silence within a call."""
-ATTEMPTS = 8
-"""How often a call is tried in all."""
-SLOWED_ATTEMPTS = 12
-"""How often where the store asks for patience (503 SlowDown): in a build at full rate some calls of
-200,000 are refused eight times (docs/scale.md)."""
-LIST_ATTEMPTS = 3
-"""How often a listing is; Arrow tries each of its pages five times on its own."""
-FIRST_WAIT_S = 0.2
-"""Before the second try, at most; doubled before each further one."""
-LONGEST_WAIT_S = 10.0
-"""Between two tries."""
 _ARROW_ATTEMPTS = 5
 _CONNECTIONS = 32
 _QUERY_KEYS = {"endpoint_override", "scheme", "region"}
-
-FAILURES = (boto.BotoCoreError, boto.ClientError, ResponseParserError, OSError)
-"""All that boto3 and Arrow raise."""
-_DROPPED = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)
-_PASSING_CODES = re.compile(
-    r"SlowDown|InternalError|RequestTimeout|Throttl|RequestLimitExceeded|BadDigest"
-    r"|OperationAborted|ConditionalRequestConflict"
-)
-_PASSING_ARROW = re.compile(
-    r"AWS Error (SLOW_DOWN|NETWORK_CONNECTION|THROTTLING|INTERNAL_FAILURE|SERVICE_UNAVAILABLE"
-    r"|REQUEST_TIMEOUT|UNKNOWN \(HTTP status (429|500|502|503|504)\))"
-)
-_FULL = re.compile(r"Quota|InsufficientStorage|StorageFull|HTTP status 507")
 _LOCK = threading.Lock()
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,73 +108,6 @@ def locate(place: str) -> Location:
     )
 
 
-def retried(at: Location, call: Callable[[], _T], attempts: int | None = None) -> _T:
-    """The call's result, after ``attempts`` tries at most (None: as the module's constants say).
-
-    Raises FileNotFoundError where object or bucket is not there, OSError for any other failure.
-    """
-    for attempt in itertools.count():
-        try:
-            return call()
-        except FAILURES as error:
-            slowed = status_of(error)[1] == "SlowDown"
-            most = attempts or (SLOWED_ATTEMPTS if slowed else ATTEMPTS)
-            if attempt + 1 >= most or not passes(error):
-                raise named(at, error) from None
-        wait(attempt)
-    raise AssertionError("the last try returns or raises")
-
-
-def wait(attempt: int) -> None:
-    """Waits after a failed try, the longer the later, and never as long as others do."""
-    longest = min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S)
-    time.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311
-
-
-def passes(error: Exception) -> bool:
-    """Whether a failure may pass by itself."""
-    if isinstance(error, boto.ClientError):
-        status, code = status_of(error)
-        return status in (408, 429, 500, 502, 503, 504) or bool(_PASSING_CODES.search(code))
-    if isinstance(error, boto.SSLError):
-        return False
-    if isinstance(error, (*_DROPPED, ResponseParserError)):
-        return True
-    return bool(_PASSING_ARROW.search(str(error)))
-
-
-def status_of(error: Exception) -> tuple[int, str]:
-    """HTTP status and S3's code of a refusal; 0 and an empty string of another failure."""
-    if not isinstance(error, boto.ClientError):
-        return 0, ""
-    answer: dict[str, Any] = error.response
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return int(status), str(answer.get("Error", {}).get("Code", ""))
-
-
-def named(at: Location, error: Exception) -> OSError:
-    """A store's failure as an error of one line that names the place and the way out."""
-    status, code = status_of(error)
-    text = str(error)
-    if status == 404 or isinstance(error, FileNotFoundError) or "AWS Error NO_SUCH_BUCKET" in text:
-        return FileNotFoundError(f"{at.place} is not there: check the path")
-    if status == 507 or _FULL.search(code or text):
-        return OSError(
-            f"{at.place}: the store is full or over its quota ({code or status}); "
-            "free space or raise the quota"
-        )
-    if isinstance(error, boto.ClientError):
-        reason = f"{status} {code}"
-    elif isinstance(error, boto.HTTPClientError | boto.ConnectionError):
-        reason = type(error).__name__  # its text may hold a signed address
-    else:
-        reason = " ".join(text.split())
-    return OSError(
-        f"{at.place}: {reason}. Check bucket, endpoint (endpoint_override or AWS_ENDPOINT_URL_S3) "
-        "and credentials"
-    )
-
-
 def _endpoint(query: dict[str, str]) -> tuple[str, str]:
     """Endpoint as host:port, and http or https; empty: AWS itself."""
     endpoint = (
@@ -238,11 +136,12 @@ def _region(query: dict[str, str], bucket: str, endpoint: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _resolve_region(bucket: str) -> str:
-    for attempt in range(ATTEMPTS):
-        with contextlib.suppress(OSError):
-            return cast(str, arrow_fs.resolve_s3_region(bucket))
-        wait(attempt)
-    raise OSError(f"the region of bucket {bucket} is not known: set AWS_REGION")
+    try:
+        return retried(f"s3://{bucket}", lambda: cast(str, arrow_fs.resolve_s3_region(bucket)))
+    except PERMANENT:
+        raise
+    except OSError as error:
+        raise OSError(f"the region of s3://{bucket} is unknown: set AWS_REGION ({error})") from None
 
 
 @functools.lru_cache(maxsize=16)
