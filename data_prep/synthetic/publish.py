@@ -7,7 +7,7 @@
 import csv
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -73,13 +73,13 @@ def synthesize(
     if _stands(out, identity):
         return World(folder=out, clips=clips, reused=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    building = out.parent / f".{out.name}-{uuid.uuid4().hex[:12]}"
+    building.mkdir()
     try:
         plan = world.plan_world(kind, clips, seed)
         _make_clips(plan, kind, seed, building, workers or os.cpu_count() or 1)
         _write_annotations(plan, building / ANNOTATIONS_NAME)
         _write_truth(plan, kind, building / TRUTH_NAME, identity)
-        building.chmod(0o755)
         reused = _stands(out, identity)  # by now another call may have been quicker
         if not reused:
             building.replace(out)
@@ -106,13 +106,14 @@ def _make_clips(
                 write(clip)
                 bar.update()
             return
-        with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
+        # A fork server would need a socket in TMPDIR, whose path may be too long for one.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             for _ in pool.map(write, plan, chunksize=max(1, min(4, len(plan) // workers))):
                 bar.update()
 
 
 def _write_annotations(plan: list[PlannedClip], path: Path) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerows([c.youtube_id, c.start_s, c.class_name, c.split] for c in plan)
 

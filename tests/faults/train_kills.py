@@ -12,9 +12,11 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +175,7 @@ class Trainings:
         self._shards, self._folder, self._environment = shards, folder, dict(environment)
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload(["tests.faults.train_kills_preload"])
+        _start_server()
         self.whole = f"{folder}/undisturbed"
         assert self._train(self.whole, STAGES, None) == 0, "the undisturbed run fails"
 
@@ -203,6 +206,15 @@ class Trainings:
             process.join()
             return 1
         return process.exitcode
+
+
+def _start_server() -> None:
+    """Start the fork server: its socket needs a path of at most 107 bytes, whatever TMPDIR is."""
+    given, tempfile.tempdir = tempfile.tempdir, "/tmp"
+    try:
+        forkserver.ensure_running()
+    finally:
+        tempfile.tempdir = given
 
 
 def train(

@@ -3,18 +3,24 @@
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import ray
 
-from workflows.cluster import ray_internals
+from workflows.cluster import environment, ray_internals
 from workflows.cluster.workers import Workers
 
 log = logging.getLogger(__name__)
 
 _STARTS = 3
 _OBJECT_STORE_BYTES = 512 * 2**20  # shards and weights travel through storage, not through here
+_SHORT_TEMP = "/tmp"  # noqa: S108 (Ray's own default)
+_LONGEST_TEMP = 37
+"""Bytes of a folder for temporary files that leave room for the rest of a Unix socket's path, of
+107 at most: ``/ray/session_2026-01-31_00-00-00_000000_4194304/sockets/plasma_store`` and a suffix.
+"""
 
 
 @contextlib.contextmanager
@@ -26,6 +32,7 @@ def connected(cpus: int | None = None) -> Iterator[None]:
 
     Raises:
         ConnectionError: no cluster can be reached at RAY_ADDRESS.
+        ValueError: RAY_TMPDIR is too long a path for a private cluster's sockets.
     """
     if ray.is_initialized():
         yield
@@ -122,15 +129,17 @@ def _start(cpus: int) -> None:
 
     Ray allows its processes 30 s to start, which a busy machine may exceed: tried several times.
     """
+    temp = temp_folder()
     for _ in range(_STARTS):
         try:
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                **_logging(),
-            )
+            with environment.overridden("RAY_TMPDIR", temp):
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    **_logging(),
+                )
         except Exception as error:  # Ray raises nothing more specific
             if ray_internals.STARTUP_TIMEOUT_TEXT not in str(error):
                 raise
@@ -140,6 +149,28 @@ def _start(cpus: int) -> None:
     raise ConnectionError(
         f"Ray did not start in {_STARTS} attempts of 30 s: this machine is too busy, try later"
     )
+
+
+def temp_folder() -> str:
+    """The folder below which a private cluster keeps its sockets and logs.
+
+    As Ray would choose, RAY_TMPDIR or the machine's folder for temporary files; ``/tmp`` instead of
+    one whose path is too long for a socket.
+
+    Raises:
+        ValueError: RAY_TMPDIR is.
+    """
+    given = os.environ.get("RAY_TMPDIR")
+    folder = given or tempfile.gettempdir()
+    if len(os.fsencode(folder)) <= _LONGEST_TEMP:
+        return folder
+    if given:
+        raise ValueError(
+            f"RAY_TMPDIR='{given}' is too long for the paths of Ray's sockets: choose a folder of "
+            f"at most {_LONGEST_TEMP} bytes"
+        )
+    log.info("TMPDIR is too long for the paths of Ray's sockets, which go to %s", _SHORT_TEMP)
+    return _SHORT_TEMP
 
 
 def _logging() -> dict[str, Any]:

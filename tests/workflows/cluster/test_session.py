@@ -1,5 +1,7 @@
 """What is known of a cluster before anything starts there."""
 
+import tempfile
+
 import pytest
 
 from workflows.cluster import session
@@ -35,3 +37,31 @@ def test_more_threads_than_processors_are_warned_of(
     session.warn_of_threads(Workers.parse(workers), threads)
     assert caplog.text.strip().endswith(advice)
     assert bool(caplog.records) == bool(advice)
+
+
+@pytest.mark.parametrize(
+    ("ray_tmpdir", "tmpdir", "expected"),
+    [
+        (None, "/var/tmp", "/var/tmp"),
+        ("/short", "/a path of/its own that no socket has room for", "/short"),
+        (None, "/a path of/its own that no socket has room for", "/tmp"),
+        (None, "/ein Ordner für Vorläufiges, größer", "/tmp"),  # in bytes it is longer
+    ],
+)
+def test_rays_sockets_find_room_whatever_the_folder_for_temporary_files(
+    ray_tmpdir: str | None, tmpdir: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    if ray_tmpdir is not None:
+        monkeypatch.setenv("RAY_TMPDIR", ray_tmpdir)
+    monkeypatch.setattr(tempfile, "tempdir", tmpdir)
+    assert session.temp_folder() == expected
+    process = 2**22  # the largest number that Linux gives
+    socket = f"ray/session_2026-01-31_00-00-00_000000_{process}/sockets/plasma_store.1"
+    assert len(f"{expected}/{socket}".encode()) <= 107
+
+
+def test_a_folder_of_ray_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/a path of/its own that no socket has room for")
+    with pytest.raises(ValueError, match=r"RAY_TMPDIR='/a path of/its own .* at most 37 bytes"):
+        session.temp_folder()
