@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import shlex
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -138,6 +140,7 @@ def _start(cpus: int) -> None:
                     num_cpus=cpus,
                     object_store_memory=_OBJECT_STORE_BYTES,
                     include_dashboard=False,
+                    runtime_env=interpreter(sys.executable),
                     **_logging(),
                 )
         except Exception as error:  # Ray raises nothing more specific
@@ -171,6 +174,16 @@ def temp_folder() -> str:
         )
     log.info("TMPDIR is too long for the paths of Ray's sockets, which go to %s", _SHORT_TEMP)
     return _SHORT_TEMP
+
+
+def interpreter(path: str) -> dict[str, str]:
+    """A runtime environment whose workers start from a path that a shell would take apart.
+
+    Where workers have environment variables of their own, as Ray Train's have, Ray 2.60 starts them
+    by ``bash -c "exec PATH ..."``, without quotes around the interpreter's path.
+    """
+    quoted = shlex.quote(path)
+    return {} if quoted == path else {"py_executable": quoted}
 
 
 def _logging() -> dict[str, Any]:

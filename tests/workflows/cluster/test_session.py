@@ -1,5 +1,6 @@
 """What is known of a cluster before anything starts there."""
 
+import shlex
 import tempfile
 
 import pytest
@@ -59,6 +60,12 @@ def test_rays_sockets_find_room_whatever_the_folder_for_temporary_files(
     process = 2**22  # the largest number that Linux gives
     socket = f"ray/session_2026-01-31_00-00-00_000000_{process}/sockets/plasma_store.1"
     assert len(f"{expected}/{socket}".encode()) <= 107
+
+
+def test_ray_gets_a_path_of_python_that_a_shell_takes_for_one_word() -> None:
+    assert session.interpreter("/opt/venv/bin/python") == {}
+    (quoted,) = session.interpreter("/a home/it's/bin/python").values()
+    assert shlex.split(quoted) == ["/a home/it's/bin/python"]
 
 
 def test_a_folder_of_ray_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
