@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import pwd
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _closed_pipe_is_no_error():
         options = parse(arguments)
     _quiet(debug=options.debug)
+    _name_user()
     try:
         with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
             outcome = execute(options)
@@ -90,6 +92,20 @@ def _quiet(*, debug: bool) -> None:
         logging.getLogger(ours).setLevel(logging.DEBUG if debug else logging.INFO)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def _name_user() -> None:
+    """Name and home for a user id that has none, as in containers: PyTorch's import fails without
+    the one, MLflow's without the other, and Ray keeps its token there.
+    """
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("LOGNAME", f"uid{os.getuid()}")
+        if "HOME" not in os.environ:
+            from workflows.artifacts import scratch  # noqa: PLC0415 (slow to load)
+
+            os.environ["HOME"] = str(scratch.folder())
 
 
 if __name__ == "__main__":

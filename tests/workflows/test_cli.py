@@ -1,9 +1,13 @@
 """The command line: help, refusals, exit codes and JSON."""
 
 import dataclasses
+import getpass
 import json
+import os
+import pwd
 import re
 import signal
+import stat
 import subprocess
 import sys
 from importlib import metadata
@@ -231,6 +235,24 @@ def test_json_is_the_last_line_of_stdout(
     captured = capsys.readouterr()
     assert captured.out == '{"a": 1}\n'
     assert captured.err == "chatter\n"
+
+
+def test_a_user_id_without_a_name_is_given_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """PyTorch's and MLflow's imports would fail."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("HOME", "LOGNAME", "USER"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert cli.main(["verify", "--shards", str(tmp_path / "nothing")]) == 1
+    assert "nothing" in capsys.readouterr().err
+    assert getpass.getuser() == f"uid{os.getuid()}"
+    assert stat.S_IMODE(Path.home().stat().st_mode) == 0o700
 
 
 def test_ctrl_c_is_exit_code_130(
