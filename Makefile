@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ready := .venv/.ready
 
-.PHONY: help setup demo test lint types imports slow lock clean
+.PHONY: help setup demo test fast ray lint types imports slow lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,9 +23,14 @@ $(ready): requirements-uv.lock requirements-dev.lock pyproject.toml
 demo: $(ready) ## clips -> shards -> three stages on Ray -> evaluation -> report
 	$(BIN)/aiaic demo
 
-test: $(ready) ## the whole fast test suite
+test: $(ready) ## the whole fast test suite: both halves, even if the first fails
+	@$(MAKE) --no-print-directory --keep-going --jobs=1 fast ray
+
+fast: $(ready) ## its tests that run side by side
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not ray and not slow and not gpu"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not slow and not gpu"  # needs the machine
+
+ray: $(ready) ## its tests that start Ray, which need the machine to themselves
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not slow and not gpu"
 
 slow: $(ready) ## the slow suites
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --durations=12
