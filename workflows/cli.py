@@ -6,6 +6,7 @@ stopped by SIGTERM; ``submit`` exits with its job's exit code.
 
 import contextlib
 import importlib
+import io
 import json
 import logging
 import os
@@ -24,6 +25,9 @@ from workflows.training.signals import StoppedError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # the locale may lack a character of the help
     if list(arguments) == ["--version"]:
         print(versions())
         return 0

@@ -83,7 +83,7 @@ def write(source: Path, folder: Path) -> None:
         _export(graph, folder / graph.name)
         check(folder / graph.name, graph.module, graph.others)
     shutil.copyfile(source / checkpoint.MODEL, folder / checkpoint.MODEL)
-    (folder / CARD).write_text(model_card(record, model))
+    (folder / CARD).write_text(model_card(record, model), encoding="utf-8")
     names = (checkpoint.MODEL, *(graph.name for graph in graphs))
     checkpoint.write_record(folder, record, names)
 

@@ -92,6 +92,18 @@ def test_help_is_wrapped_as_one_paragraph(capsys: pytest.CaptureFixture[str]) ->
     assert lines in help_text
 
 
+def test_help_is_shown_in_a_locale_that_lacks_its_characters() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "workflows.cli", "--help"],
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        encoding="latin-1",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "synthesize" in done.stdout
+
+
 def test_version_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
