@@ -1,5 +1,5 @@
-"""Evaluation: which sound each clip gets, how results are scored, and what follows.
+"""Evaluation: chooses the sound of each clip, scores the results, and summarizes the scores.
 
-``passes`` carries out an evaluation and is where to begin reading; ``figures`` turns its scores
-into the figures of a model.
+Start reading at :mod:`aiaic.evaluation.evaluator`, which runs an evaluation;
+:mod:`aiaic.evaluation.summary` turns its scores into the metrics of a model.
 """

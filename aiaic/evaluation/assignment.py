@@ -1,4 +1,4 @@
-"""With which semantics each clip is coloured under each condition."""
+"""Assigns to each clip the scene semantics that guide its colours under each condition."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from aiaic.evaluation.conditions import IMAGE, MATCHED, MISMATCHED, MISSING, SWAPPED, Sounds, Truth
+from aiaic.evaluation.conditions import (
+    IMAGE,
+    MATCHED,
+    MISMATCHED,
+    MISSING,
+    SWAPPED,
+    GroundTruth,
+    Sounds,
+)
 from aiaic.evaluation.encoding import Semantics
 
 
@@ -23,33 +31,32 @@ class Guide:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """All that the scoring of some clips needs to know of the other clips."""
+    """All that scoring some clips depends on beside the clips themselves."""
 
     fitting: frozenset[str]
-    """Clips among these whose own sound fits."""
+    """Those of the clips whose own sound fits."""
     guides: Mapping[str, Guide]
-    """By condition; ``silent``, which the model itself tells, is not among them."""
+    """By condition, except ``silent``, whose semantics the model computes from zeros."""
     swapped_class: Mapping[str, str]
-    """For a clip with a swapped sound the sibling class whose colours it should lead to."""
+    """For clips with a swapped sound, the sibling class whose colours it should produce."""
 
 
 class Assigner:
-    """Tells which clips' semantics colour which clips.
+    """Looks up the semantics that guide each clip."""
 
-    Args:
-        semantics: of all clips.
-        sounds: whose sound each of them gets.
-        truth: the synthetic world's, where there is one.
-    """
-
-    def __init__(self, semantics: Semantics, sounds: Sounds, truth: Truth | None) -> None:
+    def __init__(self, semantics: Semantics, sounds: Sounds, truth: GroundTruth | None) -> None:
+        """Args:
+        semantics: semantics of all clips.
+        sounds: the sound partners of all clips.
+        truth: ground truth of a synthetic world.
+        """
         self._semantics = semantics
         self._sounds = sounds
         self._truth = truth
         self._row = {key: row for row, key in enumerate(semantics.keys)}
 
     def assign(self, keys: Sequence[str]) -> Assignment:
-        """What the scoring of these clips needs to know."""
+        """The assignment of some clips."""
         fitting = [key for key in keys if key in self._sounds.fitting]
         swapped = {key: self._sounds.swapped[key] for key in fitting if key in self._sounds.swapped}
         classes = {} if self._truth is None else self._truth.class_by_key
@@ -65,8 +72,8 @@ class Assigner:
         absent = torch.zeros(len(keys), dtype=torch.bool)
         yield MISSING, Guide(keys=tuple(keys), semantics=nothing, present=absent)
         if semantics.image is not None:
-            there = torch.ones(len(semantics.image), dtype=torch.bool)
-            yield IMAGE, self._guide(own, semantics.image, there)
+            present = torch.ones(len(semantics.image), dtype=torch.bool)
+            yield IMAGE, self._guide(own, semantics.image, present)
         for name, sound in semantics.sound.items():
             yield name, self._guide(own, sound, semantics.audible[name])
         if MATCHED not in semantics.sound:
@@ -75,9 +82,9 @@ class Assigner:
             (MISMATCHED, self._sounds.mismatched),
             (SWAPPED, self._sounds.swapped),
         ):
-            theirs = {key: partners[key] for key in fitting if key in partners}
+            donors = {key: partners[key] for key in fitting if key in partners}
             clean, audible = semantics.sound[MATCHED], semantics.audible[MATCHED]
-            yield name, self._guide(theirs, clean, audible)
+            yield name, self._guide(donors, clean, audible)
 
     def _guide(
         self,

@@ -1,4 +1,4 @@
-"""Which sound each clip is evaluated with: pure functions of clips, truth, labels and a seed."""
+"""Chooses the sound that each clip is evaluated with, given the clips and a seed."""
 
 import dataclasses
 import functools
@@ -19,15 +19,15 @@ CONDITIONS = (MATCHED, MISSING, SILENT, MISMATCHED, SWAPPED, IMAGE, *NOISY_SNR_D
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Truth:
-    """What is known of a synthetic world, as plain values; only evaluation may see it."""
+class GroundTruth:
+    """What is known of the clips of a synthetic world; only evaluation may see it."""
 
     class_by_key: Mapping[str, str]
-    """Class of what each clip shows."""
+    """Class of each clip's scene."""
     appearance_by_key: Mapping[str, str]
-    """Its grey appearance; classes of one appearance are siblings."""
+    """Its grey appearance; classes of the same appearance are siblings."""
     fits_by_key: Mapping[str, bool]
-    """Whether the clip's own sound is its class's."""
+    """Whether the clip's own sound belongs to its class."""
     rendering: Callable[[str, str], NDArray[np.uint8]]
     """(key, class) -> the clip's scene in the mean colours of a sibling class, sRGB [h w 3]."""
 
@@ -40,46 +40,59 @@ class Truth:
         return {appearance: tuple(sorted(found)) for appearance, found in classes.items()}
 
     def require(self, keys: Sequence[str]) -> None:
-        """Raises ValueError where a clip is unknown."""
+        """Check that the ground truth covers clips.
+
+        Raises:
+            ValueError: it does not know one of them.
+        """
         for key in keys:
             if not all(
                 key in column
                 for column in (self.class_by_key, self.appearance_by_key, self.fits_by_key)
             ):
-                raise ValueError(f"the truth does not know clip '{key}': it is of other clips")
+                raise ValueError(
+                    f"the ground truth does not know clip '{key}': give that of the same world"
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clip:
-    """What the choice of sounds needs to know of a clip."""
+    """What the choice of sounds depends on."""
 
     key: str
     video: int
-    """A hash of its video's id."""
+    """Hash of its video's id."""
     has_sound: bool
     """Whether it has usable sound."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sounds:
-    """Whose sound each clip is evaluated with."""
+    """The clip whose sound each clip is evaluated with, by condition."""
 
     fitting: frozenset[str]
-    """Clips whose own sound is usable and, where the truth says so, fits. Only these give sounds,
-    and only these are evaluated with one; without truth a clip's own sound counts as fitting."""
+    """Clips whose own sound is usable and fits; without ground truth, every usable sound counts as
+    fitting. Only these clips provide sounds, and only these are evaluated with a sound."""
     mismatched: Mapping[str, str]
-    """For a fitting clip the clip whose sound does not fit; absent where there is none."""
+    """For fitting clips, a clip whose sound does not fit, if there is one."""
     swapped: Mapping[str, str]
-    """For a fitting clip a clip of a sibling class; absent where there is none, or no truth."""
+    """For fitting clips, a clip of a sibling class, if there is one. Needs ground truth."""
 
 
 def choose(
-    clips: Sequence[Clip], *, seed: int, truth: Truth | None, labels: Mapping[str, str] | None
+    clips: Sequence[Clip], *, seed: int, truth: GroundTruth | None, labels: Mapping[str, str] | None
 ) -> Sounds:
-    """Choose partners; each clip's choice depends on the seed and the set of clips, not the order.
+    """Choose the sound partners of all clips.
 
-    A mismatched sound is of another video, and with truth of another appearance (so that it is
-    known to be wrong), else, where labels exist, of another label.
+    A clip's partners depend on the seed and the set of clips, not on their order. A mismatched
+    sound is that of another video and, with ground truth, of another appearance (so that it is
+    known to be wrong), or else, with labels, of another label.
+
+    Args:
+        clips: all evaluated clips.
+        seed: seed of the choice.
+        truth: ground truth of a synthetic world.
+        labels: label of each clip by key.
     """
     fitting = [
         clip
@@ -96,7 +109,7 @@ def choose(
             return truth.appearance_by_key[donor.key] != truth.appearance_by_key[clip.key]
         if labels is None:
             return True
-        # Of a clip without a label nobody knows what does not fit it.
+        # Without a label it is unknown what does not fit.
         return "" not in (labels[donor.key], labels[clip.key]) and (
             labels[donor.key] != labels[clip.key]
         )
@@ -116,7 +129,7 @@ def choose(
 
 
 def key_seed(seed: int, key: str) -> int:
-    """A 63-bit seed of the random numbers of one clip."""
+    """A 63-bit seed for the random numbers of one clip."""
     digest = hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -127,7 +140,7 @@ def _partners(
     accept: Callable[[Clip, Clip], bool],
     seed: int,
 ) -> dict[str, str]:
-    """For each clip the first acceptable donor from a place on that its key decides."""
+    """For each clip the first acceptable donor, searched from a position given by its key."""
     partners: dict[str, str] = {}
     for clip in clips:
         start = key_seed(seed, clip.key) % len(donors)

@@ -1,4 +1,4 @@
-"""What evaluated networks hear and see: scene semantics of every clip's sound and picture."""
+"""Encodes the sound and the picture of every clip as scene semantics."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,15 +15,15 @@ from aiaic.networks.model import Model
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Networks:
-    """What is evaluated."""
+    """The evaluated networks, in eval mode."""
 
     model: Model
-    hears: bool
-    """Whether its audio encoder is trained (stages 2 and 3)."""
-    sees: bool = True
-    """Whether its scene encoder is trained (unless stage 3 began from scratch)."""
+    audio_trained: bool
+    """Whether the audio encoder of the model is trained: after stage 1."""
+    scene_trained: bool = True
+    """Whether the scene encoder of the model is trained: unless stage 3 started from scratch."""
     stage1: Model | None = None
-    """The stage-1 model, for the condition ``image``."""
+    """The stage-1 model of the same run, for the condition ``image``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,17 +32,17 @@ class Semantics:
 
     clips: tuple[Clip, ...]
     sound: Mapping[str, Float[Tensor, "n d"]]
-    """Of each clip's own sound, clean and with noise."""
+    """Semantics of each clip's own sound by condition: clean, and with noise."""
     audible: Mapping[str, Bool[Tensor, " n"]]
-    """Whether that sound lies over -60 dBFS."""
+    """Whether that sound is over -60 dBFS, by condition."""
     scene: Float[Tensor, "n d"]
-    """Of each colour picture, by the evaluated model's own (frozen) scene encoder."""
+    """Semantics of each colour picture, by the evaluated model's (frozen) scene encoder."""
     image: Float[Tensor, "n d"] | None
-    """Of each colour picture, by the stage-1 model."""
+    """Semantics of each colour picture, by the stage-1 model's scene encoder."""
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Of the clips."""
+        """Keys of the clips."""
         return tuple(clip.key for clip in self.clips)
 
 
@@ -51,6 +51,12 @@ def encode(
     networks: Networks, batches: Iterable[Batch], seed: int, device: torch.device
 ) -> Semantics:
     """Encode every sound and every picture of some clips once.
+
+    Args:
+        networks: the evaluated networks, on ``device``.
+        batches: the clips.
+        seed: seed of the noise.
+        device: device to compute on.
 
     Raises:
         ValueError: there are no clips.
@@ -78,7 +84,7 @@ def encode(
 
 
 def join(parts: Sequence[Semantics]) -> Semantics:
-    """The semantics of all clips from those of some at a time, in the order of the parts.
+    """Concatenate the semantics of parts, in order.
 
     Raises:
         ValueError: there are no clips.
@@ -100,7 +106,7 @@ def join(parts: Sequence[Semantics]) -> Semantics:
 def add_noise(
     waveform: Float[Tensor, "b t"], snr_db: float, seeds: Sequence[int]
 ) -> Float[Tensor, "b t"]:
-    """White noise at a signal-to-noise ratio, a generator of its own for each sound."""
+    """Add white noise at a signal-to-noise ratio; each sound has its own seed."""
     noise = torch.stack(
         [
             torch.randn(waveform.shape[1], generator=torch.Generator().manual_seed(seed))
@@ -116,7 +122,7 @@ def _encode_batch(networks: Networks, batch: Batch, seed: int) -> Iterator[tuple
     yield "scene", networks.model.scene(rgb)
     if networks.stage1 is not None:
         yield IMAGE, networks.stage1.scene(rgb)
-    if not networks.hears:
+    if not networks.audio_trained:
         return
     assert batch.waveform is not None
     clean = to_float(batch.waveform)

@@ -1,20 +1,21 @@
-"""Evaluates a model in two passes over its clips, a fixed chunk of them at a time.
+"""Evaluates a model in two passes over its clips, chunk by chunk.
 
-Neither pass holds pictures: the first encodes each sound and each picture once, the second colours
-each picture with its own, no, another's, noisy... semantics and scores the results. Chunks may be
-done by whatever processes there are; the parts are joined in order, so that the result depends on
-neither their number nor their speed. ``conditions`` says whose sound a clip gets, ``guides`` with
-what a chunk is coloured, ``scorer`` does it, and ``figures`` says what follows.
+The first pass encodes each sound and each picture once. The second colorizes each picture with the
+semantics of each condition and scores the results; pictures are never held for longer than a batch.
+Chunks may be computed by any number of processes: their results are joined in order, so the result
+depends neither on the number of processes nor on their speed.
+
+:mod:`~aiaic.evaluation.conditions` chooses the sounds, :mod:`~aiaic.evaluation.assignment` looks up
+their semantics, :mod:`~aiaic.evaluation.scorer` colorizes and scores.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from aiaic.evaluation import encoding
-from aiaic.evaluation import scores as scoring
+from aiaic.evaluation import encoding, scores
 from aiaic.evaluation.assignment import Assigner, Assignment
-from aiaic.evaluation.conditions import Sounds, Truth, choose
+from aiaic.evaluation.conditions import GroundTruth, Sounds, choose
 from aiaic.evaluation.encoding import Semantics
 from aiaic.evaluation.perceptual import Features
 from aiaic.evaluation.scorer import Scored, Scorer
@@ -24,18 +25,18 @@ from aiaic.loading.batch import Batch
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Scores of every clip under every condition."""
+    """Scores of every clip under every condition, and what they were computed from."""
 
     scores: Scores
     sounds: Sounds
     semantics: Semantics
     features: Mapping[str, Features]
-    """As in :class:`Scored`; empty without the network."""
+    """As in :class:`Scored`; empty without Inception's weights."""
 
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """What carries out both passes, chunk by chunk, in this process or in many."""
+    """Runs both passes, in this process or in many."""
 
     def encode(self) -> Iterable[Semantics]:
         """The semantics of each chunk of clips, in order."""
@@ -50,19 +51,19 @@ def evaluate(
     evaluator: Evaluator,
     *,
     seed: int = 0,
-    truth: Truth | None = None,
+    truth: GroundTruth | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Evaluation:
-    """Evaluate a model under all conditions for which there is what they need.
+    """Evaluate a model under all conditions that its clips allow.
 
     Args:
-        evaluator: of the model and its clips.
-        seed: of partners.
-        truth: the synthetic world's.
-        labels: of each clip by key, where there are any.
+        evaluator: evaluator of the model and its clips.
+        seed: seed of the choice of sound partners.
+        truth: ground truth of a synthetic world.
+        labels: label of each clip by key.
 
     Raises:
-        ValueError: there are no clips, or the truth is of others.
+        ValueError: there are no clips, or the ground truth is that of other clips.
     """
     encoded = list(evaluator.encode())
     semantics = encoding.join(encoded)
@@ -73,7 +74,7 @@ def evaluate(
     parts = list(evaluator.score([assigner.assign(part.keys) for part in encoded]))
     featured = {name for part in parts for name in part.features}
     return Evaluation(
-        scores=scoring.merge([part.scores for part in parts]),
+        scores=scores.merge([part.scores for part in parts]),
         sounds=sounds,
         semantics=semantics,
         features={
@@ -85,14 +86,14 @@ def evaluate(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InProcess:
-    """Carries out both passes in this process, one chunk after the other."""
+    """Runs both passes in this process, one chunk after the other."""
 
     scorer: Scorer
     chunks: Sequence[Callable[[], Iterable[Batch]]]
-    """Each gives its clips once, in the evaluated view; called twice. Sound may be None where the
-    model does not hear."""
+    """Each reads the batches of one chunk, in the evaluated view, and is called once per pass.
+    Batches need sound only if the model has a trained audio encoder."""
     seed: int = 0
-    """Of noise."""
+    """Seed of the noise."""
 
     def encode(self) -> Iterator[Semantics]:
         """The semantics of each chunk of clips."""

@@ -1,10 +1,7 @@
-"""Figures of coloured pictures, one per picture, on 8-bit sRGB; and of scores and embeddings.
+"""Metrics of 8-bit sRGB pictures, one value per picture, and of scores and embeddings.
 
-Each agrees with an independent implementation (scikit-image, torchmetrics or plain numpy), which
-the tests compare.
+The tests compare each with an independent implementation (scikit-image, torchmetrics or NumPy).
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,9 +14,9 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from aiaic.color import AB_SCALE
 
 MAX_PSNR_DB = 100.0
-"""PSNR of two equal pictures, whose ratio has no bound."""
+"""PSNR reported for equal pictures, where it is infinite."""
 SSIM_WINDOW_PX = 11
-"""Side of SSIM's Gaussian window; smaller pictures have no SSIM."""
+"""Side of SSIM's Gaussian window; SSIM is undefined for smaller pictures."""
 
 _CHUNK_ROWS = 1024
 
@@ -35,7 +32,7 @@ def psnr(
 def ssim(
     prediction: UInt8[Tensor, "b 3 h w"], truth: UInt8[Tensor, "b 3 h w"]
 ) -> Float[Tensor, " b"]:
-    """Structural similarity (Wang et al. 2004), mean over channels and whole windows.
+    """Structural similarity (Wang et al. 2004), the mean over channels and whole windows.
 
     Gaussian window of 11 px and sigma 1.5, population covariance, dynamic range 255.
 
@@ -43,7 +40,7 @@ def ssim(
         ValueError: the pictures are smaller than the window.
     """
     if min(prediction.shape[-2:]) < SSIM_WINDOW_PX:
-        raise ValueError(f"SSIM needs pictures of {SSIM_WINDOW_PX} px or more")
+        raise ValueError(f"SSIM needs pictures of at least {SSIM_WINDOW_PX} px")
     _, windows = structural_similarity_index_measure(
         prediction.float(),
         truth.float(),
@@ -51,17 +48,17 @@ def ssim(
         reduction="none",
         return_full_image=True,
     )
-    edge = SSIM_WINDOW_PX // 2  # the library's own mean takes in windows that the edge cuts
+    edge = SSIM_WINDOW_PX // 2  # the library's own mean includes windows that cross the edge
     return windows[..., edge:-edge, edge:-edge].mean((1, 2, 3))
 
 
 def colorfulness(rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-    """Colourfulness M3 of Hasler and Suesstrunk (2003), from signed opponent channels."""
+    """Colourfulness M3 of Hasler and Süsstrunk (2003), from signed opponent channels."""
     return _colorfulness(*_opponent(rgb))
 
 
 def colorfulness_abs(rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-    """The variant that DDColor and CT2 print: opponent channels without their sign."""
+    """The variant reported by DDColor and CT2: from absolute opponent channels."""
     red_green, yellow_blue = _opponent(rgb)
     return _colorfulness(red_green.abs(), yellow_blue.abs())
 
@@ -69,43 +66,19 @@ def colorfulness_abs(rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
 def mse_ab(
     prediction: Float[Tensor, "b 2 h w"], truth: Float[Tensor, "b 2 h w"]
 ) -> Float[Tensor, " b"]:
-    """Mean squared error of normalized chroma (``ab / 110``), from ``ab`` in Lab units."""
+    """Mean squared error of normalized chroma (``ab / 110``), given ``ab`` in Lab units."""
     return ((prediction - truth) / AB_SCALE).square().mean((1, 2, 3))
 
 
-def ab_distance(
-    first: Float[Tensor, "b 2 h w"], second: Float[Tensor, "b 2 h w"]
-) -> Float[Tensor, " b"]:
-    """Mean distance of two chromas in the ab plane, in Lab units."""
-    return (first - second).norm(dim=1).mean((1, 2))
-
-
-def flicker(ab: Float[Tensor, "t 2 h w"], cuts: Sequence[int] = ()) -> float:
-    """Mean over frames and pixels of how far chroma moves from one frame to the next, Lab units.
-
-    Args:
-        ab: chroma of the frames of a video, in order.
-        cuts: frames that begin another scene, whose distance from the one before is left out.
-
-    Raises:
-        ValueError: no frame follows another in the same scene.
-    """
-    inside = [frame for frame in range(1, len(ab)) if frame not in set(cuts)]
-    if not inside:
-        raise ValueError("flicker needs two frames of one scene")
-    before = [frame - 1 for frame in inside]
-    return ab_distance(ab[inside], ab[before]).mean().item()
-
-
 def auc(fitting: ArrayLike, unfitting: ArrayLike) -> float:
-    """Area under the ROC curve of scores: 1 where every fitting one exceeds every other.
+    """Area under the ROC curve: 1 if every fitting score exceeds every unfitting one.
 
     Raises:
-        ValueError: one of the two is empty.
+        ValueError: there are no scores of one kind.
     """
     scores = [np.ravel(np.asarray(part, np.float64)) for part in (fitting, unfitting)]
     if not all(len(part) for part in scores):
-        raise ValueError("the AUC needs fitting and unfitting scores")
+        raise ValueError("the AUC needs both fitting and unfitting scores")
     labels = np.repeat([1, 0], [len(part) for part in scores])
     return float(roc_auc_score(labels, np.concatenate(scores)))
 
@@ -113,13 +86,14 @@ def auc(fitting: ArrayLike, unfitting: ArrayLike) -> float:
 def retrieval_ranks(
     queries: Float[Tensor, "n d"], items: Float[Tensor, "n d"], groups: Int64[Tensor, " n"]
 ) -> Int64[Tensor, " n"]:
-    """Rank (1 = first) of the best item that fits each query, by cosine.
+    """Rank (1 = first) of the best-ranked fitting item for each query, by cosine similarity.
+
+    Ties count against the query, so that equal embeddings retrieve nothing.
 
     Args:
         queries: unit vectors.
         items: unit vectors.
-        groups: item j fits query i where ``groups[i] == groups[j]``. A tie counts against the
-            query, so that equal embeddings retrieve nothing.
+        groups: item j fits query i if ``groups[i] == groups[j]``.
     """
     ranks: list[Tensor] = []
     for start in range(0, len(queries), _CHUNK_ROWS):
@@ -127,7 +101,7 @@ def retrieval_ranks(
         similarity = queries[rows] @ items.T
         fits = groups[rows, None] == groups[None, :]
         best = similarity.masked_fill(~fits, -torch.inf).amax(1, keepdim=True)
-        ranks.append(1 + (~(similarity < best) & ~fits).sum(1))  # NaN retrieves nothing either
+        ranks.append(1 + (~(similarity < best) & ~fits).sum(1))  # "not less", so NaN ranks last
     return torch.cat(ranks)
 
 

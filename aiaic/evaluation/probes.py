@@ -1,7 +1,4 @@
-"""What gives away what it should not: lightness the class, scene semantics a picture's own colours.
-
-Both are asked by linear probes.
-"""
+"""Linear probes for leaks: of the class into lightness, and of colours into scene semantics."""
 
 from typing import Any
 
@@ -15,11 +12,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 _BLOCKS = 12
-"""Side of the grid of block means."""
+"""Blocks per side in which lightness is averaged."""
 _REGIONS = 4
-"""Side of the grid in which edges and grain are summed up."""
+"""Blocks per side in which the statistics of edges and grain are averaged."""
 _ALPHAS = np.logspace(-2, 5, 15)
-"""Strengths of ridge regression to choose from."""
+"""Regularization strengths of ridge regression to choose from."""
 _CLIPS_PER_FOLD = 4
 
 
@@ -30,12 +27,21 @@ def sibling_probe_accuracy(
     folds: int = 5,
     seed: int = 0,
 ) -> float:
-    """Cross-validated share of pictures whose class is told from ``L`` among its siblings'.
+    """Cross-validated accuracy of telling sibling classes apart by lightness alone.
 
-    ``L`` in [0, 100] as decoded, ``appearance`` [n] and ``class_`` [n] in any type that NumPy
-    compares. The mean over appearances of a regularized logistic regression on block means and on
-    the statistics of gradients and grain. With k equally frequent siblings chance is 1 / k.
-    ValueError where a class has too few pictures to be split into ``folds``.
+    Fits a regularized logistic regression on block means and on statistics of gradients and grain,
+    for each appearance, and averages over appearances. With k equally frequent siblings, chance is
+    1 / k.
+
+    Args:
+        L: decoded lightness in [0, 100].
+        appearance: [n], appearance of each picture.
+        class_: [n], class of each picture.
+        folds: number of folds of the cross-validation.
+        seed: seed of the folds.
+
+    Raises:
+        ValueError: an appearance has only one class, or a class has fewer pictures than folds.
     """
     appearance, class_ = np.asarray(appearance), np.asarray(class_)
     accuracies: list[float] = []
@@ -44,8 +50,9 @@ def sibling_probe_accuracy(
         siblings, frequencies = np.unique(class_[chosen], return_counts=True)
         if siblings.size < 2 or frequencies.min() < folds:
             raise ValueError(
-                f"the probe needs two or more classes of appearance {name!r} with at least "
-                f"{folds} pictures each, got {dict(zip(siblings, frequencies, strict=True))}"
+                f"the probe needs at least two classes of appearance '{name}' with at least "
+                f"{folds} pictures each, but found "
+                + (", ".join(f"{n} of '{c}'" for c, n in zip(siblings, frequencies, strict=True)))
             )
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=500))
         split = StratifiedKFold(folds, shuffle=True, random_state=seed)
@@ -63,26 +70,26 @@ def colour_leak_r2(
     """Cross-validated R² of a ridge regression from scene semantics to a picture's own chroma.
 
     Args:
-        semantics: of the pictures.
-        own_chroma: what the mean chroma of each picture has over what its kind tells.
-        video: a number for each picture's video; videos are never split.
-        folds: of the cross-validation.
+        semantics: scene semantics of each picture.
+        own_chroma: mean chroma of each picture minus the mean of its class or label.
+        video: [n], number of each picture's video; folds never split a video.
+        folds: number of folds of the cross-validation.
 
     Returns:
-        At most 1; 0 where semantics tell nothing, and under 0 where the probe found what was
-        chance. Both chromas count by their variance.
+        At most 1; 0 if semantics predict nothing, and negative if the probe overfits. ``a`` and
+        ``b`` are weighted by their variance.
 
     Raises:
-        ValueError: there are too few pictures or videos, or their chroma is all the same.
+        ValueError: there are too few pictures or videos, or their chroma does not vary.
     """
     least = folds * _CLIPS_PER_FOLD
     if len(semantics) < least or len(np.unique(video)) < folds:
         raise ValueError(
-            f"the probe needs {least} pictures of {folds} videos or more, "
-            f"got {len(semantics)} of {len(np.unique(video))}"
+            f"the probe needs at least {least} pictures of {folds} videos, "
+            f"but there are {len(semantics)} of {len(np.unique(video))}"
         )
     if not np.ptp(own_chroma, axis=0).any():
-        raise ValueError("all pictures of a kind have the same mean chroma: there is none to leak")
+        raise ValueError("the mean chroma of pictures does not vary within a class or label")
     probe = make_pipeline(StandardScaler(), RidgeCV(_ALPHAS))
     split = GroupKFold(folds)
     predicted = cross_val_predict(probe, semantics, own_chroma, groups=video, cv=split)
@@ -90,9 +97,12 @@ def colour_leak_r2(
 
 
 def grey_features(L: Float[Array, "n h w"]) -> Float[Array, "n features"]:
-    """What the probe sees of each picture: block means, and by region the contrast, the strength
-    of gradients across and down and of their second differences (grain, codec noise), and their
-    correlation with lightness (edges that a hue has shifted)."""
+    """Features of the lightness probe.
+
+    Means of small blocks; and by larger block the contrast, the strength of horizontal and vertical
+    gradients and of second differences (grain, codec noise), and the correlation of grain with
+    lightness (edges shifted by a hue); and quantiles of the whole picture.
+    """
     L = np.asarray(L, np.float32)
     means = _block_means(L, _BLOCKS)
     across, down = np.diff(L, axis=2)[:, :-1], np.diff(L, axis=1)[:, :, :-1]
@@ -117,12 +127,12 @@ def grey_features(L: Float[Array, "n h w"]) -> Float[Array, "n features"]:
 
 
 def _neighbours(L: Array) -> Array:
-    """Mean of the four pixels around each inner one."""
+    """Mean of the four neighbours of each inner pixel."""
     return (L[:, :-2, 1:-1] + L[:, 2:, 1:-1] + L[:, 1:-1, :-2] + L[:, 1:-1, 2:]) / 4
 
 
 def _block_means(maps: Array, blocks: int) -> Array:
-    """[n h w] -> [n blocks*blocks]; what is left over at the right and below is not looked at."""
+    """[n h w] -> [n blocks*blocks]; a remainder at the right and the bottom is left out."""
     n, h, w = maps.shape
     by, bx = h // blocks, w // blocks
     whole: Any = maps[:, : by * blocks, : bx * blocks]

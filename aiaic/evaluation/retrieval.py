@@ -1,4 +1,4 @@
-"""What the embeddings of sounds and pictures tell: retrieval, its ceiling, and leaked colours."""
+"""Metrics of the embeddings of sounds and pictures: retrieval, its ceiling, and leaked colours."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aiaic.evaluation import metrics
-from aiaic.evaluation.conditions import MATCHED, Truth
+from aiaic.evaluation.conditions import MATCHED, GroundTruth
 from aiaic.evaluation.evaluator import Evaluation
 from aiaic.evaluation.probes import colour_leak_r2
 from aiaic.evaluation.scores import PICTURE, RENDERING
@@ -22,15 +22,15 @@ _CLIPS_PER_LABEL = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """Which picture each sound finds among those of all clips with fitting sound."""
+    """How well sounds retrieve their pictures among those of all clips with a fitting sound."""
 
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     hits: dict[str, float]
-    """By clip: 1 where its sound finds its own picture first, else 0."""
+    """By clip: 1 if its sound retrieves its own picture first, else 0."""
 
 
-def retrieval(evaluation: Evaluation, truth: Truth | None) -> Retrieval | None:
-    """Retrieval of stage 2; None where no clip has a fitting sound that is heard."""
+def retrieval(evaluation: Evaluation, truth: GroundTruth | None) -> Retrieval | None:
+    """Retrieval of pictures by sound; None if no clip with a fitting sound was encoded."""
     semantics = evaluation.semantics
     rows = [row for row, key in enumerate(semantics.keys) if key in evaluation.sounds.fitting]
     if MATCHED not in semantics.sound or not rows:
@@ -38,7 +38,7 @@ def retrieval(evaluation: Evaluation, truth: Truth | None) -> Retrieval | None:
     sound, scene = semantics.sound[MATCHED][rows], semantics.scene[rows]
     own = metrics.retrieval_ranks(sound, scene, torch.arange(len(rows))).double()
     keys = [semantics.keys[row] for row in rows]
-    figures: dict[str, Any] = {
+    found: dict[str, Any] = {
         "r_at_1": (own <= 1).double().mean().item(),
         "r_at_5": (own <= 5).double().mean().item(),
         "median_rank": own.median().item(),
@@ -49,19 +49,19 @@ def retrieval(evaluation: Evaluation, truth: Truth | None) -> Retrieval | None:
         classes = [truth.class_by_key[key] for key in keys]
         groups = torch.from_numpy(np.unique(classes, return_inverse=True)[1])
         by_class = metrics.retrieval_ranks(sound, scene, groups)
-        figures["r_at_1_by_class"] = (by_class <= 1).double().mean().item()
+        found["r_at_1_by_class"] = (by_class <= 1).double().mean().item()
         ceiling = cosine_ceiling(scene, groups)
         if ceiling is not None:
-            figures["cosine_ceiling"] = ceiling
+            found["cosine_ceiling"] = ceiling
     hits = dict(zip(keys, (own <= 1).double().tolist(), strict=True))
-    return Retrieval(figures=figures, hits=hits)
+    return Retrieval(metrics=found, hits=hits)
 
 
 def cosine_ceiling(scene: Float[Tensor, "n d"], groups: Tensor) -> float | None:
-    """What the cosine of sound and picture can reach if sound knows nothing but the class.
+    """Upper bound of the cosine of sound and picture if sound determines nothing but the class.
 
-    The mean over clips of the cosine between a picture's semantics and the mean of those of the
-    other clips of its class; None where no class has two clips.
+    The mean over clips of the cosine between a picture's semantics and the mean semantics of the
+    other pictures of its class; None if no class has two clips.
     """
     member = F.one_hot(groups).double()
     others = (member.T @ scene.double())[groups] - scene.double()
@@ -72,15 +72,15 @@ def cosine_ceiling(scene: Float[Tensor, "n d"], groups: Tensor) -> float | None:
 
 
 def colour_leak(
-    evaluation: Evaluation, truth: Truth | None, labels: Mapping[str, str] | None
+    evaluation: Evaluation, truth: GroundTruth | None, labels: Mapping[str, str] | None
 ) -> float:
-    """R² of a linear probe from scene semantics to what only the picture knows of its colours.
+    """R² of a linear probe from scene semantics to the colours that only the picture can tell.
 
-    That is its mean chroma minus its class's rendering's, or where there is no truth minus the mean
-    of its label, of labels that have eight clips or more.
+    These are its mean chroma minus that of the rendering of its class or, without ground truth,
+    minus the mean of its label; labels with fewer than eight clips are left out.
 
     Raises:
-        ValueError: there is neither truth nor labels, or too few clips.
+        ValueError: there is neither ground truth nor labels, or there are too few clips.
     """
     scores, semantics = evaluation.scores, evaluation.semantics
     chroma = _chroma(evaluation, PICTURE)
@@ -92,10 +92,10 @@ def colour_leak(
         frequencies = np.bincount(names)
         means = np.stack([np.bincount(names, part) for part in chroma.T], 1) / frequencies[:, None]
         own = chroma - means[names]
-        # The mean of few clips is largely a clip's own colour, which would hide a leak.
+        # In the mean of few clips each clip's own colour has a large share, which hides a leak.
         chosen = np.flatnonzero(frequencies[names] >= _CLIPS_PER_LABEL)
     else:
-        raise ValueError("neither a truth nor labels tell what colours a clip's kind has")
+        raise ValueError("without ground truth or labels, the colours of a class are unknown")
     video = np.array([clip.video for clip in semantics.clips])
     return colour_leak_r2(semantics.scene.double().numpy()[chosen], own[chosen], video[chosen])
 

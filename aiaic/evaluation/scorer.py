@@ -1,4 +1,4 @@
-"""Colours the clips of a chunk under every condition, and scores the results clip by clip."""
+"""Colorizes the clips of a chunk under every condition, and scores the results clip by clip."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,15 @@ from torch import Tensor
 from aiaic.audio import to_float
 from aiaic.color import AB_SCALE, join, rgb_to_lab
 from aiaic.evaluation.assignment import Assignment
-from aiaic.evaluation.conditions import IMAGE, MATCHED, MISMATCHED, MISSING, SILENT, SWAPPED, Truth
+from aiaic.evaluation.conditions import (
+    IMAGE,
+    MATCHED,
+    MISMATCHED,
+    MISSING,
+    SILENT,
+    SWAPPED,
+    GroundTruth,
+)
 from aiaic.evaluation.encoding import Networks
 from aiaic.evaluation.perceptual import Features, Perception
 from aiaic.evaluation.scores import (
@@ -31,8 +39,11 @@ from aiaic.loading.decoding import crop
 from aiaic.networks.model import Model
 
 WITHOUT_SOUND = "without_sound"
+"""Bound: the mean of the siblings' colours."""
 WITH_SOUND = "with_sound"
+"""Bound: the mean colours of the clip's own class."""
 SWAPPED_WITHOUT_SOUND = "swapped_without_sound"
+"""The mean of the siblings' colours, compared with the scene in the swapped sibling's colours."""
 
 FEATURED = (MATCHED, MISSING)
 """Conditions whose results are also compared as sets, by FID and KID."""
@@ -40,17 +51,17 @@ FEATURED = (MATCHED, MISSING)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Results of one condition for some clips; chroma in Lab units, before it is made 8-bit."""
+    """Results of one condition for some clips; chroma in Lab units, before rounding to 8 bits."""
 
     condition: str
     keys: tuple[str, ...]
     L: Float[Tensor, "b 1 h w"]
     ab_predicted: Float[Tensor, "b 2 h w"]
     ab_true: Float[Tensor, "b 2 h w"]
-    """What the result is scored against: the clip's own chroma; for ``swapped`` that of the same
-    scene in the sibling's colours."""
+    """What the result is scored against: the clip's own chroma or, for ``swapped``, that of the
+    same scene in the sibling's colours."""
     relevance: Float[Tensor, " b"]
-    """Mean over levels, in [0, 1]; NaN where no sound took part."""
+    """Mean over guided levels, in [0, 1]; NaN without a sound."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,25 +70,26 @@ class Scored:
 
     scores: Scores
     features: Mapping[str, Features]
-    """Inception's, of the true pictures (:data:`PICTURE`) and of the results of conditions."""
+    """Inception's features of the true pictures (:data:`PICTURE`) and of results, by condition."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """Colours and scores clips, given what guides them."""
+    """Colorizes and scores clips, given what guides them."""
 
     networks: Networks
-    """The models, in eval mode, on ``device``."""
-    truth: Truth | None = None
-    """The synthetic world's."""
+    """The networks, on ``device``."""
+    truth: GroundTruth | None = None
+    """Ground truth of a synthetic world."""
     perception: Perception = Perception()
-    """Networks of LPIPS, FID and KID, as far as they are at hand, on ``device``."""
+    """Networks of LPIPS, FID and KID, on ``device``."""
     view: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None
-    """What of a picture of any size is evaluated, for the truth's renderings; the centre, at the
-    batches' size, where absent."""
+    """Crops and resizes a rendering to the evaluated view; None: a centre crop of the batch's
+    size."""
     observe: Callable[[Prediction], None] | None = None
-    """Is shown every prediction."""
+    """Called with every prediction."""
     device: torch.device = torch.device("cpu")
+    """Device to compute on."""
 
     @torch.inference_mode()
     def score(self, batches: Iterable[Batch], assignment: Assignment) -> Scored:
@@ -93,19 +105,19 @@ class Scorer:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Case:
-    """Clips of a batch that are coloured under one condition."""
+class _Task:
+    """Clips of a batch to colorize under one condition."""
 
     condition: str
     rows: list[int]
-    """Of the batch."""
+    """Rows of the clips in the batch."""
     semantics: Float[Tensor, "b d"]
     present: Bool[Tensor, " b"]
     network: Model
 
 
 class _BatchScorer:
-    """Scores one batch, whose pictures are on the scorer's device."""
+    """Scores one batch, which is on the scorer's device."""
 
     def __init__(
         self, scorer: Scorer, batch: Batch, assignment: Assignment, scores: Scores
@@ -120,46 +132,46 @@ class _BatchScorer:
         self.features: dict[str, Features] = {}
 
     def run(self) -> dict[str, Features]:
-        """Add all scores of the batch; gives Inception's features."""
+        """Add all scores of the batch; returns Inception's features."""
         keys = self.batch.keys
         add(self.scores, PICTURE, keys, "colorfulness", self.own.colorfulness)
         add_chroma(self.scores, PICTURE, keys, self.ab)
-        self._featured(PICTURE, keys, self.batch.picture)
+        self._extract_features(PICTURE, keys, self.batch.picture)
         if self.scorer.truth is not None:
             self._score_renderings(self.scorer.truth)
         results: dict[str, dict[str, Tensor]] = {}
-        for case in self._cases():
-            results[case.condition] = self._score_case(case)
+        for task in self._tasks():
+            results[task.condition] = self._score_task(task)
         for condition in (MISSING, MISMATCHED, SWAPPED):
             first, second = results.get(MATCHED, {}), results.get(condition, {})
             add_distances(self.scores, condition, first, second)
         return self.features
 
-    def _cases(self) -> Iterator[_Case]:
+    def _tasks(self) -> Iterator[_Task]:
         keys, networks = self.batch.keys, self.scorer.networks
         for condition, guide in self.assignment.guides.items():
-            place = {key: i for i, key in enumerate(guide.keys)}
-            rows = [row for row, key in enumerate(keys) if key in place]
-            chosen = [place[keys[row]] for row in rows]
+            index = {key: i for i, key in enumerate(guide.keys)}
+            rows = [row for row, key in enumerate(keys) if key in index]
+            chosen = [index[keys[row]] for row in rows]
             if rows:
                 model = networks.stage1 if condition == IMAGE else None
                 semantics, present = guide.semantics[chosen], guide.present[chosen]
-                yield self._case(condition, rows, semantics, present, model)
+                yield self._task(condition, rows, semantics, present, model)
         fitting = [row for row, key in enumerate(keys) if key in self.assignment.fitting]
-        if networks.hears and fitting:
+        if networks.audio_trained and fitting:
             assert self.batch.waveform is not None
             silence = torch.zeros_like(to_float(self.batch.waveform[fitting]))
-            yield self._case(SILENT, fitting, *networks.model.hear(silence))
+            yield self._task(SILENT, fitting, *networks.model.hear(silence))
 
-    def _case(
+    def _task(
         self,
         condition: str,
         rows: list[int],
         semantics: Tensor,
         present: Tensor,
         network: Model | None = None,
-    ) -> _Case:
-        return _Case(
+    ) -> _Task:
+        return _Task(
             condition=condition,
             rows=rows,
             semantics=semantics.to(self.scorer.device),
@@ -167,52 +179,53 @@ class _BatchScorer:
             network=network or self.scorer.networks.model,
         )
 
-    def _score_case(self, case: _Case) -> dict[str, Float[Tensor, "2 h w"]]:
-        """Colour and score; gives the chroma of each clip's result."""
-        is_swapped = case.condition == SWAPPED
-        keys = tuple(self.batch.keys[row] for row in case.rows)
-        L = self.L[case.rows]
-        predicted, logits = case.network.colorizer(L, case.semantics, case.present)
-        relevance = logits.double().sigmoid().mean(1).masked_fill(~case.present, torch.nan)
+    def _score_task(self, task: _Task) -> dict[str, Float[Tensor, "2 h w"]]:
+        """Colorize and score; returns the chroma of each clip's result."""
+        is_swapped = task.condition == SWAPPED
+        keys = tuple(self.batch.keys[row] for row in task.rows)
+        L = self.L[task.rows]
+        predicted, logits = task.network.colorizer(L, task.semantics, task.present)
+        relevance = logits.double().sigmoid().mean(1).masked_fill(~task.present, torch.nan)
         predicted = predicted.float() * AB_SCALE
         result = join(L, predicted)
-        target = (self.swapped if is_swapped else self.own).rows(case.rows)
+        target = (self.swapped if is_swapped else self.own).rows(task.rows)
         lpips = self.scorer.perception.lpips
-        reached = score(self.scores, case.condition, keys, result, target, lpips)
-        add(self.scores, case.condition, keys, "relevance", relevance)
-        if case.condition in FEATURED:
-            self._featured(case.condition, keys, result)
+        result_ab = score(self.scores, task.condition, keys, result, target, lpips)
+        add(self.scores, task.condition, keys, "relevance", relevance)
+        if task.condition in FEATURED:
+            self._extract_features(task.condition, keys, result)
         if self.scorer.observe is not None:
             self.scorer.observe(
                 Prediction(
-                    condition=case.condition,
+                    condition=task.condition,
                     keys=keys,
                     L=L,
                     ab_predicted=predicted,
-                    ab_true=(self.swapped_ab if is_swapped else self.ab)[case.rows],
+                    ab_true=(self.swapped_ab if is_swapped else self.ab)[task.rows],
                     relevance=relevance,
                 )
             )
-        return dict(zip(keys, reached, strict=True))
+        return dict(zip(keys, result_ab, strict=True))
 
-    def _featured(self, name: str, keys: Sequence[str], rgb: UInt8[Tensor, "b 3 h w"]) -> None:
+    def _extract_features(
+        self, name: str, keys: Sequence[str], rgb: UInt8[Tensor, "b 3 h w"]
+    ) -> None:
         inception = self.scorer.perception.inception
         if inception is not None:
             self.features[name] = Features(keys=tuple(keys), rows=inception(rgb).cpu())
 
-    def _score_renderings(self, truth: Truth) -> None:
-        """What could be reached without and with sound, and without it where sounds are swapped;
-        sets what a swapped sound should lead to."""
+    def _score_renderings(self, truth: GroundTruth) -> None:
+        """Score the bounds without and with sound; sets the targets of swapped sounds."""
         keys, classes = self.batch.keys, self.assignment.swapped_class
         renderings = self._renderings(truth)
         mean = torch.stack([torch.stack(tuple(each.values())).mean(0) for each in renderings])
-        known = torch.stack(
+        own_class = torch.stack(
             [each[truth.class_by_key[key]] for key, each in zip(keys, renderings, strict=True)]
         )
-        add_chroma(self.scores, RENDERING, keys, known)
+        add_chroma(self.scores, RENDERING, keys, own_class)
         without = join(self.L, mean)
         score_bound(self.scores, WITHOUT_SOUND, keys, without, self.own)
-        score_bound(self.scores, WITH_SOUND, keys, join(self.L, known), self.own)
+        score_bound(self.scores, WITH_SOUND, keys, join(self.L, own_class), self.own)
         rows = [row for row, key in enumerate(keys) if key in classes]
         if rows:
             self.swapped_ab = self.ab.clone()
@@ -224,8 +237,8 @@ class _BatchScorer:
                 self.scores, SWAPPED_WITHOUT_SOUND, chosen, without[rows], self.swapped.rows(rows)
             )
 
-    def _renderings(self, truth: Truth) -> list[dict[str, Float[Tensor, "2 h w"]]]:
-        """For each clip its scene's chroma in the colours of each sibling class."""
+    def _renderings(self, truth: GroundTruth) -> list[dict[str, Float[Tensor, "2 h w"]]]:
+        """For each clip, the chroma of its scene in the colours of each sibling class."""
         size = self.batch.picture.shape[-1]
         view = self.scorer.view or (lambda rgb: crop(rgb, size, 0.5, 0.5))
         classes = [truth.siblings[truth.appearance_by_key[key]] for key in self.batch.keys]

@@ -1,29 +1,32 @@
-"""Scores of coloured clips: one row of figures per clip and condition."""
+"""Scores of colorized clips: one row of metrics per clip and condition."""
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from aiaic.color import rgb_to_lab
+from aiaic.color import ab_distance, rgb_to_lab
 from aiaic.evaluation import metrics
 from aiaic.evaluation.perceptual import Lpips
 
+Rows = Mapping[str, Mapping[str, float]]
+"""Key of a clip -> metric -> value."""
 Scores = dict[str, dict[str, dict[str, float]]]
 """Condition, bound or :data:`PICTURE` -> key of a clip -> metric -> value."""
 
 PICTURE = "picture"
-"""Row of what the true picture is: its colourfulness, and its mean chroma ``a`` and ``b``."""
+"""Rows of the true picture itself: its colourfulness, and its mean chroma ``a`` and ``b``."""
 RENDERING = "rendering"
-"""Row of the mean chroma of the scene in the mean colours of its own class."""
+"""Rows of the mean chroma of the scene in the mean colours of its own class."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
-    """What results are scored against, with what every score needs of it."""
+    """Pictures that results are compared with, and what every comparison needs of them."""
 
     rgb: UInt8[Tensor, "b 3 h w"]
     ab: Float[Tensor, "b 2 h w"]
@@ -32,11 +35,11 @@ class Target:
 
     @classmethod
     def of(cls, rgb: UInt8[Tensor, "b 3 h w"]) -> "Target":
-        """The target that a picture is."""
+        """The target for some pictures."""
         return cls(rgb=rgb, ab=rgb_to_lab(rgb)[1], colorfulness=metrics.colorfulness(rgb))
 
     def rows(self, rows: Sequence[int]) -> "Target":
-        """The target of some clips."""
+        """The target of some of the clips."""
         if len(rows) == len(self.rgb):
             return self
         chosen = list(rows)
@@ -52,7 +55,7 @@ def score_bound(
     result: UInt8[Tensor, "b 3 h w"],
     target: Target,
 ) -> Float[Tensor, "b 2 h w"]:
-    """Add PSNR and error of chroma of some clips; gives the results' chroma, in Lab units."""
+    """Add PSNR and chroma error of some clips; returns the chroma of the results, in Lab units."""
     ab = rgb_to_lab(result)[1]
     add(scores, name, keys, "psnr", metrics.psnr(result, target.rgb))
     add(scores, name, keys, "mse_ab", metrics.mse_ab(ab, target.ab))
@@ -67,7 +70,7 @@ def score(
     target: Target,
     lpips: Lpips | None = None,
 ) -> Float[Tensor, "b 2 h w"]:
-    """Like :func:`score_bound`, with SSIM, colourfulness and, where there is one, LPIPS as well."""
+    """Like :func:`score_bound`, with SSIM, colourfulness and, given its network, LPIPS."""
     colorfulness = metrics.colorfulness(result)
     add(scores, name, keys, "colorfulness", colorfulness)
     add(scores, name, keys, "colorfulness_abs", metrics.colorfulness_abs(result))
@@ -88,8 +91,31 @@ def add_chroma(
         add(scores, name, keys, metric, values)
 
 
+def add_distances(
+    scores: Scores,
+    name: str,
+    first: dict[str, Float[Tensor, "2 h w"]],
+    second: dict[str, Float[Tensor, "2 h w"]],
+) -> None:
+    """Add the chroma distance of two results for the same picture, for clips that have both."""
+    both = [key for key in first if key in second]
+    if both:
+        pair = [torch.stack([results[key] for key in both]) for results in (first, second)]
+        add(scores, name, both, "ab_distance", ab_distance(*pair))
+
+
+def add(
+    scores: Scores, name: str, keys: Sequence[str], metric: str, values: Float[Tensor, " b"]
+) -> None:
+    """Add one metric of some clips; NaN means that a clip has none."""
+    rows = scores.setdefault(name, {})
+    for key, value in zip(keys, values.tolist(), strict=True):
+        if not math.isnan(value):
+            rows.setdefault(key, {})[metric] = value
+
+
 def merge(parts: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Scores:
-    """The scores of all clips from those of some at a time, in the order of the parts."""
+    """Merge the scores of parts of the clips, in order."""
     whole: Scores = {}
     for part in parts:
         for name, rows in part.items():
@@ -97,24 +123,11 @@ def merge(parts: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]]) -> S
     return whole
 
 
-def add(
-    scores: Scores, name: str, keys: Sequence[str], metric: str, values: Float[Tensor, " b"]
-) -> None:
-    """Add one figure of some clips; NaN stands for none."""
-    rows = scores.setdefault(name, {})
-    for key, value in zip(keys, values.tolist(), strict=True):
-        if not math.isnan(value):
-            rows.setdefault(key, {})[metric] = value
+def column(rows: Rows, metric: str) -> list[float]:
+    """The values of a metric, of the clips that have it."""
+    return [row[metric] for row in rows.values() if metric in row]
 
 
-def add_distances(
-    scores: Scores,
-    name: str,
-    first: dict[str, Float[Tensor, "2 h w"]],
-    second: dict[str, Float[Tensor, "2 h w"]],
-) -> None:
-    """Add how far two results of the same picture lie apart, for clips that have both."""
-    both = [key for key in first if key in second]
-    if both:
-        pair = [torch.stack([results[key] for key in both]) for results in (first, second)]
-        add(scores, name, both, "ab_distance", metrics.ab_distance(*pair))
+def mean(rows: Rows, keys: Collection[str], metric: str) -> float:
+    """The mean of a metric over certain clips, all of which have it."""
+    return float(np.mean([rows[key][metric] for key in keys]))

@@ -1,4 +1,4 @@
-"""FID and KID: how far the results of a condition, as a set, lie from the true pictures."""
+"""FID and KID: how far the results of a condition are, as a set, from the true pictures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,19 +13,19 @@ _KID_LEAST_CLIPS = 10
 
 
 def add_set_distances(evaluation: Evaluation, result: dict[str, Any], *, seed: int) -> None:
-    """Add FID and KID to the conditions' means, and to those over the same clips (``paired``).
+    """Add FID and KID to the means of conditions, and to those over the same clips (``paired``).
 
-    Each is taken against the true pictures of the very same clips. Where features are not at hand,
-    the reason is added to ``absent``.
+    Each compares with the true pictures of the same clips. Without Inception's features, the reason
+    is added to ``absent``.
 
     Args:
-        evaluation: with Inception's features.
-        result: figures of conditions, ``paired`` and ``absent``; changed in place.
-        seed: of the subsets behind KID.
+        evaluation: an evaluation.
+        result: ``conditions``, ``paired`` and ``absent``; changed in place.
+        seed: seed of the subsets of KID.
     """
     absent = result["absent"]
     if PICTURE not in evaluation.features:
-        reason = "no weights of FID's InceptionV3 are given"
+        reason = "no weights of FID's InceptionV3 were given (--inception-weights)"
         absent |= dict.fromkeys(("fid", "kid"), reason)
         return
     known: dict[tuple[str, frozenset[str]], dict[str, float]] = {}
@@ -50,6 +50,6 @@ def add_set_distances(evaluation: Evaluation, result: dict[str, Any], *, seed: i
             result["paired"][name] |= distances(name, paired)
     if fewest < FID_LEAST_CLIPS:
         result["notes"] = {
-            "fid": f"of {fewest} pictures the covariance of {FID_LEAST_CLIPS} features is "
-            "singular: FID depends on their number; rely on KID"
+            "fid": f"with {fewest} pictures the covariance of {FID_LEAST_CLIPS} features is "
+            "singular, so FID depends on the number of pictures: prefer KID"
         }

@@ -1,1 +1,1 @@
-"""A trained model as one folder to take away: weights, record, card and ONNX files."""
+"""Exports a trained model as one folder: weights, record, model card and ONNX files."""

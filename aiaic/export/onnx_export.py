@@ -1,7 +1,8 @@
-"""A model to take away: its weights, its record, a card, and ONNX files that need no PyTorch.
+"""Exports a checkpoint: its weights, record and model card, and ONNX files that need no PyTorch.
 
-The folder is a checkpoint without training state, so whatever takes a checkpoint takes it as it is.
-``colorizer.onnx`` and ``audio.onnx`` are compared with the model before they are given away.
+The exported folder is a checkpoint without training state, and can be used wherever a checkpoint is
+expected. ``colorizer.onnx`` and ``audio.onnx`` are checked against the model before they are
+published.
 """
 
 import copy
@@ -27,14 +28,14 @@ from torchaudio.transforms import Spectrogram
 from aiaic.checkpointing import checkpoint
 from aiaic.color import AB_SCALE
 from aiaic.export.model_card import AUDIO, CARD, COLORIZER, model_card, shortest_sound
-from aiaic.inference import colorizer as inference
+from aiaic.inference import colorizer
 from aiaic.networks.model import Colorizer, Model
 
 FILES = (checkpoint.MODEL, COLORIZER, AUDIO, CARD, checkpoint.RECORD)
-"""All files that an export may hold."""
+"""All files that an export may contain."""
 
 TOLERANCE = 1e-3
-"""Largest difference from the model that is let pass, as a share of the largest value (or of 1)."""
+"""Largest allowed difference from the model, relative to the largest value (at least 1)."""
 _OPSET = 18
 
 _TRACED_SHAPE = (2, 64, 96)
@@ -54,30 +55,31 @@ Inputs = Mapping[str, Tensor]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Graph:
-    """What becomes an ONNX file."""
+    """A part of the model that becomes an ONNX file."""
 
     name: str
     module: nn.Module
-    """Takes its inputs by name and returns tensors in the order of ``outputs``."""
+    """The reference: takes inputs by name and returns tensors in the order of ``outputs``."""
     exportable: nn.Module
-    """The same without operations that ONNX lacks."""
+    """The same without operations that ONNX does not have."""
     outputs: tuple[str, ...]
     axes: Mapping[str, Mapping[int, str]]
-    """Axes of inputs and outputs that are free, by name."""
+    """Dynamic axes of inputs and outputs, by name."""
     traced: Inputs
+    """Inputs to trace the module with."""
     others: Sequence[Inputs]
-    """Inputs of other shapes, on which the file is checked."""
+    """Inputs of other shapes, to check the file with."""
 
 
 def write(source: Path, folder: Path) -> None:
     """Export the checkpoint ``source`` into the folder ``folder``, the record last.
 
     Raises:
-        FileNotFoundError: ``source`` is no checkpoint.
-        ValueError: it is damaged, or its ONNX files would not do what the model does.
+        FileNotFoundError: ``source`` is not a checkpoint.
+        ValueError: it is damaged, or its ONNX files would not compute what the model computes.
     """
     record = checkpoint.read_record(source)
-    model = inference.load(source)
+    model = colorizer.load(source)
     graphs = [_colorizer_graph(model), *([_audio_graph(model)] if record.stage > 1 else [])]
     for graph in graphs:
         _export(graph, folder / graph.name)
@@ -89,13 +91,13 @@ def write(source: Path, folder: Path) -> None:
 
 
 def check(file: Path, module: Callable[..., Any], cases: Sequence[Inputs]) -> None:
-    """Compare an ONNX file with the module that it was made from, on inputs of several shapes.
+    """Compare an ONNX file with the module it was exported from, on inputs of several shapes.
 
     Raises:
         ValueError: it does not run, or differs by more than the tolerance.
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors reach the user as ours
+    options.log_severity_level = 4  # errors are raised as ours
     try:
         session = onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
         for inputs in cases:
@@ -108,11 +110,11 @@ def check(file: Path, module: Callable[..., Any], cases: Sequence[Inputs]) -> No
                 _require_equal(one.numpy(), np.asarray(other), file.name)
     except _RUNTIME_ERRORS as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{file.name} does not run as the model does: {reason}") from None
+        raise ValueError(f"ONNX Runtime cannot run {file.name}: {reason}") from None
 
 
 class ConvolvedSpectrogram(nn.Module):
-    """torchaudio's power spectrogram as a convolution, which every ONNX runtime knows."""
+    """torchaudio's power spectrogram as a convolution, which every ONNX runtime supports."""
 
     def __init__(self, spectrogram: Spectrogram) -> None:
         super().__init__()
@@ -134,7 +136,7 @@ class ConvolvedSpectrogram(nn.Module):
 
 
 class _ColorizerInLab(nn.Module):
-    """The colorizer with outputs that need no knowledge of the network."""
+    """The colorizer with ``ab`` in Lab units, and relevance in [0, 1]."""
 
     def __init__(self, colorizer: Colorizer) -> None:
         super().__init__()
@@ -154,7 +156,7 @@ def _colorizer_graph(model: Model) -> _Graph:
     generator = torch.Generator().manual_seed(0)
 
     def inputs(shape: tuple[int, int, int]) -> Inputs:
-        """Random brightness and contrast; every second sound is missing, its semantics NaN."""
+        """Random brightness and contrast; every other sound is missing, with NaN semantics."""
         b, h, w = shape
         present = torch.arange(b) % 2 == b % 2
         semantics = F.normalize(torch.randn(b, model.config.semantics, generator=generator))
@@ -203,17 +205,17 @@ def _audio_graph(model: Model) -> _Graph:
 
 
 def _export(graph: _Graph, file: Path) -> None:
-    """Write the ONNX file, weights inside.
+    """Write the ONNX file, with its weights.
 
-    By the exporter that traces: sizes stay free without being declared multiples of anything, and
-    it takes a second where the newer one, which follows symbols, takes half a minute.
+    Uses the tracing exporter: it keeps sizes dynamic without declaring them multiples of anything,
+    and takes a second where the newer, symbolic one takes half a minute.
 
     Raises:
-        ValueError: the module does what ONNX cannot.
+        ValueError: the module has an operation that ONNX does not have.
     """
     try:
         with warnings.catch_warnings():
-            # It warns of its age, and of sizes that might be baked in, which the check finds.
+            # It warns that it is deprecated, and of sizes it may fix, which the check would find.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 graph.exportable,
@@ -228,15 +230,15 @@ def _export(graph: _Graph, file: Path) -> None:
             )
     except OnnxExporterError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{graph.name} cannot be made: {reason}") from None
+        raise ValueError(f"{graph.name} cannot be exported: {reason}") from None
 
 
 def _require_equal(expected: np.ndarray, found: np.ndarray, name: str) -> None:
     if expected.shape != found.shape:
         raise ValueError(
-            f"{name} gives {list(found.shape)} where the model gives {list(expected.shape)}: "
-            "does the backbone fix a size?"
+            f"{name} returns shape {list(found.shape)}, but the model returns "
+            f"{list(expected.shape)}: does the backbone fix a size?"
         )
     worst = float(np.abs(found - expected).max())
-    if not worst <= TOLERANCE * max(1.0, float(np.abs(expected).max())):  # NaN is worse than all
+    if not worst <= TOLERANCE * max(1.0, float(np.abs(expected).max())):  # also fails for NaN
         raise ValueError(f"{name} differs from the model by {worst:.2g}: does it fix a size?")

@@ -1,4 +1,4 @@
-"""Colouring pictures and videos with a trained model."""
+"""Colorization of pictures and video frames by a trained model."""
 
 from aiaic.inference.colorizer import Colorized, Colorizer
 

@@ -1,4 +1,4 @@
-"""Workers of Ray that evaluate chunks of clips."""
+"""Evaluates the chunks of a job on Ray actors."""
 
 import contextlib
 import logging
@@ -13,36 +13,44 @@ from aiaic.evaluation.assignment import Assignment
 from aiaic.evaluation.encoding import Semantics
 from aiaic.evaluation.scorer import Scored
 from workflows.cluster import session
-from workflows.evaluation.worker import Worker
-from workflows.options import Evaluate
+from workflows.evaluation.job import EvaluationJob
+from workflows.evaluation.worker import EvaluationWorker
 
 log = logging.getLogger(__name__)
 
-_DEATHS = 3
-"""After which a worker is given up; a chunk that was lost with it is done again."""
+_RESTARTS = 3
+"""Restarts of an actor, and retries of a chunk that died with it, before the evaluation fails."""
 
 
 @contextlib.contextmanager
-def started(options: Evaluate, chunks: int) -> Iterator["RayEvaluator"]:
-    """Workers that take one chunk after the other; they, and Ray, go with the context.
+def started(job: EvaluationJob, *, workers: int, chunks: int) -> Iterator["RayEvaluator"]:
+    """An evaluator with its actors, and with a Ray cluster if there is none; both end on exit.
 
-    Where there are GPUs each worker has one, and there are no more workers than GPUs.
+    Args:
+        job: what to evaluate; its places must mean the same on all machines.
+        workers: number of actors; on a cluster with GPUs each gets one, and there are no more
+            actors than GPUs.
+        chunks: number of chunks of the job.
     """
-    workers = min(options.workers, max(chunks, 1))
+    workers = min(workers, max(chunks, 1))
     with session.connected(cpus=workers):
         gpus = session.gpus()
         if 0 < gpus < workers:
-            log.warning("%d GPUs: as many workers evaluate, not %d", gpus, workers)
+            log.warning("using %d workers, one per GPU, instead of %d", gpus, workers)
             workers = gpus
         if session.cpus() < workers:
-            log.warning("the cluster has %d CPUs now: Ray waits until it has more", session.cpus())
+            log.warning(
+                "%d workers need as many CPUs and the cluster has %d: Ray waits for more",
+                workers,
+                session.cpus(),
+            )
         kind = ray.remote(
             num_cpus=1,
             num_gpus=int(gpus > 0),
-            max_restarts=_DEATHS,
-            max_task_retries=_DEATHS,
-        )(Worker)
-        actors = [cast(Any, kind).remote(options) for _ in range(workers)]
+            max_restarts=_RESTARTS,
+            max_task_retries=_RESTARTS,
+        )(EvaluationWorker)
+        actors = [cast(Any, kind).remote(job) for _ in range(workers)]
         try:
             yield RayEvaluator(actors, chunks)
         finally:
@@ -51,25 +59,29 @@ def started(options: Evaluate, chunks: int) -> Iterator["RayEvaluator"]:
 
 
 class RayEvaluator:
-    """Both passes of an evaluation on actors, whoever is free; parts come back in order."""
+    """Runs both passes of an evaluation on actors; each takes the next chunk when it is idle."""
 
     def __init__(self, actors: Sequence[Any], chunks: int) -> None:
+        """Args:
+        actors: of :class:`EvaluationWorker`.
+        chunks: number of chunks of the job.
+        """
         self._actors = actors
         self._chunks = chunks
 
     def encode(self) -> Iterator[Semantics]:
-        """The semantics of each chunk of clips."""
+        """The semantics of each chunk of clips, in order."""
         return self._in_order("encode", [(chunk,) for chunk in range(self._chunks)])
 
     def score(self, assignments: Sequence[Assignment]) -> Iterator[Scored]:
-        """The scores of each chunk."""
+        """The scores of each chunk, in order."""
         return self._in_order("score", list(enumerate(assignments)))
 
     def _in_order(self, method: str, tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        """The parts of all chunks; one that came early waits for those before it.
+        """The results of all chunks in order; early ones wait for those before them.
 
         Raises:
-            OSError: a worker died again and again.
+            OSError: an actor died more often than it may be restarted.
         """
         pool: Any = ActorPool(list(self._actors))
         done: dict[int, Any] = {}
@@ -84,6 +96,6 @@ class RayEvaluator:
                     following += 1
         except (RayActorError, OutOfMemoryError, ActorUnschedulableError) as error:
             raise OSError(
-                f"a worker of the evaluation died {_DEATHS + 1} times, likely for want of memory: "
-                "give fewer --workers"
+                f"an evaluation worker died {_RESTARTS + 1} times, probably out of memory: "
+                "use fewer --workers"
             ) from error

@@ -1,4 +1,4 @@
-"""``aiaic colorize``: pictures, videos, folders of both, and middle frames of clips."""
+"""``aiaic colorize``: colorize pictures, videos, folders of both, or middle frames of videos."""
 
 import dataclasses
 import errno
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from aiaic.inference.colorizer import Colorizer
+from aiaic.inference import Colorizer
 from aiaic.networks.model import Model
 from data_prep import storage
 from data_prep.catalog import VIDEO_SUFFIXES, Clip
@@ -20,63 +20,53 @@ from data_prep.media.sample import MediaSettings, Rejection
 from data_prep.media.sound import read_sound
 from data_prep.storage.scratch import NoSpaceError
 from workflows.artifacts import run_folder
-from workflows.media import images, video, video_reader
+from workflows.media import images, video
+from workflows.media.video_reader import is_video
+from workflows.media.video_writer import TARGET_SUFFIXES, is_target
 from workflows.options import Colorize, Outcome
 
-_LONGEST_SOUND_S = 600.0  # around the middle frame
-_LONGEST_CLIP_S, _LARGEST_CLIP_BYTES, _MOST_CLIP_PACKETS = 14_400.0, 1 << 30, 4_000_000
+_MAX_SOUND_S = 600.0  # around the middle frame
+_MAX_CLIP_S, _MAX_CLIP_BYTES, _MAX_CLIP_PACKETS = 14_400.0, 1 << 30, 4_000_000
 
-Read: TypeAlias = tuple[images.Picture, NDArray[np.float32] | None]
+Input: TypeAlias = tuple[images.Picture, NDArray[np.float32] | None]
+"""A picture, and its own sound if it has one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Painting:
-    """One picture to colour."""
+class Task:
+    """One picture or video to colorize."""
 
     source: str
-    """Place of the picture or clip."""
+    """Place of the picture or video."""
     target: str
     """Place of the result."""
 
     @property
-    def is_clip(self) -> bool:
-        """Whether the source is a clip with its own sound."""
-        return video_reader.is_video(self.source)
+    def from_video(self) -> bool:
+        """Whether the source is a video."""
+        return is_video(self.source)
 
     @property
-    def is_video(self) -> bool:
-        """Whether all of a clip is coloured, not its middle frame alone."""
-        return self.is_clip and video_reader.is_target(self.target)
+    def to_video(self) -> bool:
+        """Whether the whole video is colorized, not only its middle frame."""
+        return self.from_video and is_target(self.target)
 
 
 def run(options: Colorize) -> Outcome:
     """Carry out the command."""
-    paintings = plan(options.input, options.out)
-    if options.audio is not None and any(painting.is_video for painting in paintings):
-        raise ValueError("a video is guided by its own sound: leave --audio out")
+    tasks = plan(options.input, options.out)
+    if options.audio is not None and any(task.to_video for task in tasks):
+        raise ValueError("a video is guided by its own sound: omit --audio")
     folder = run_folder.fetch(options.checkpoint)
     colorizer = Colorizer.load(folder, with_sound=options.audio is not None)
-    if not colorizer.hears and any(painting.is_clip for painting in paintings):
+    if not colorizer.audio_trained and any(task.from_video for task in tasks):
         raise ValueError(
-            f"checkpoint '{options.checkpoint}' is of stage 1, which knows no sound, but a video "
-            "is guided by its own: give a checkpoint of stage 3"
+            f"checkpoint '{options.checkpoint}' is from stage 1, before the audio encoder is "
+            "trained, but videos are guided by their sound: use a stage-3 checkpoint"
         )
     sound = None if options.audio is None else _read_sound(options.audio, colorizer.model)
-    done: list[dict[str, object]] = []
-    failed: list[str] = []
-    bar = tqdm(paintings, desc="colorize", unit="picture", disable=len(paintings) == 1)
-    for painting, reading in zip(bar, _read_ahead(paintings, colorizer.model), strict=True):
-        try:
-            done.append(_paint(painting, reading.result(), colorizer, sound))
-        except ValueError as error:
-            if len(paintings) == 1:
-                raise
-            failed.append(str(error))
-        except OSError as error:
-            if len(paintings) == 1 or _is_full(error):
-                raise
-            failed.append(f"'{painting.source}': {error.strerror or error}")
-    text = [_line(row) for row in done] + [f"not coloured: {reason}" for reason in failed]
+    done, failed = _colorize_all(tasks, colorizer, sound)
+    text = [_line(row) for row in done] + [f"failed: {reason}" for reason in failed]
     return Outcome(
         values={"checkpoint": options.checkpoint, "outputs": done, "failed": failed},
         text="\n".join(text),
@@ -84,117 +74,138 @@ def run(options: Colorize) -> Outcome:
     )
 
 
-def plan(source: str, out: str) -> list[Painting]:
-    """What is coloured, and where each result goes.
+def plan(source: str, out: str) -> list[Task]:
+    """What to colorize, and where each result goes.
 
     Raises:
         FileNotFoundError: there is no such input.
-        ValueError: a folder holds no picture, or the output is no picture's name, is one name for
-            several pictures, would replace an input, or lies inside the input folder.
+        ValueError: the input folder has no picture or video; or the output has an unknown suffix,
+            is the name of one file for several results, would replace an input, or is inside the
+            input folder.
     """
     if storage.size_of(source) is None and not storage.exists(source):
-        raise FileNotFoundError(f"no picture, folder or clip at '{source}'")
-    if storage.size_of(source) is not None:
-        into_file = _suffix(out) != "" and not _is_folder(out)
-        known = [*images.SUFFIXES, *video_reader.TARGET_SUFFIXES * video_reader.is_video(source)]
-        if into_file and _suffix(out) not in known:
-            raise ValueError(
-                f"cannot write '{out}': end it in one of {', '.join(known)}, or name a folder"
-            )
+        raise FileNotFoundError(f"no picture, video or folder at '{source}'")
+    is_file = storage.size_of(source) is not None
+    tasks = [_plan_file(source, out)] if is_file else _plan_folder(source, out)
+    for task in tasks:
+        if _same(task.source, task.target):
+            raise ValueError(f"'{task.target}' would replace the input: use another --out")
+    return tasks
+
+
+def _plan_file(source: str, out: str) -> Task:
+    if _suffix(out) == "" or _is_folder(out):
         name = _result_name(storage.name_of(source))
-        paintings = [Painting(source=source, target=out if into_file else storage.join(out, name))]
-    else:
-        if _suffix(out) in (*images.SUFFIXES, *video_reader.TARGET_SUFFIXES) and not _is_folder(
-            out
-        ):
-            raise ValueError(f"'{source}' is a folder: let --out name a folder, not '{out}'")
-        if _is_inside(out, source):
-            raise ValueError(f"'{out}' lies inside the input '{source}': name another --out")
-        paintings = _plan_folder(source, out)
-    for painting in paintings:
-        if _same(painting.source, painting.target):
-            raise ValueError(f"'{painting.target}' would replace the input: name another --out")
-    return paintings
+        return Task(source=source, target=storage.join(out, name))
+    known = [*images.SUFFIXES, *TARGET_SUFFIXES * is_video(source)]
+    if _suffix(out) not in known:
+        raise ValueError(f"cannot write '{out}': use one of {', '.join(known)}, or a folder")
+    return Task(source=source, target=out)
 
 
-def _plan_folder(source: str, out: str) -> list[Painting]:
+def _plan_folder(source: str, out: str) -> list[Task]:
+    if _suffix(out) in (*images.SUFFIXES, *TARGET_SUFFIXES) and not _is_folder(out):
+        raise ValueError(f"'{source}' is a folder: use a folder for --out, not '{out}'")
+    if _is_inside(out, source):
+        raise ValueError(f"'{out}' is inside the input '{source}': use another --out")
     files = [
         file
         for file in storage.list_files(source)
-        if images.is_picture(file.name) or video_reader.is_video(file.name)
+        if images.is_picture(file.name) or is_video(file.name)
     ]
     if not files:
         known = ", ".join((*images.SUFFIXES, *VIDEO_SUFFIXES))
-        raise ValueError(f"folder '{source}' holds no picture and no video ({known})")
-    paintings = [
-        Painting(source=file.uri, target=storage.join(out, *_result_name(file.name).split("/")))
+        raise ValueError(f"folder '{source}' has no picture or video ({known})")
+    tasks = [
+        Task(source=file.uri, target=storage.join(out, *_result_name(file.name).split("/")))
         for file in files
     ]
     by_target: dict[str, str] = {}
-    for painting in paintings:
-        other = by_target.setdefault(painting.target, painting.source)
-        if other != painting.source:
-            raise ValueError(f"'{other}' and '{painting.source}' would get one name: rename one")
-    return paintings
+    for task in tasks:
+        other = by_target.setdefault(task.target, task.source)
+        if other != task.source:
+            raise ValueError(f"'{other}' and '{task.source}' would get the same name: rename one")
+    return tasks
 
 
-def _read_ahead(paintings: Sequence[Painting], model: Model) -> Iterator[Future[Read | None]]:
-    """Each picture, with its own sound if it has one; the next is decoded meanwhile."""
+def _colorize_all(
+    tasks: Sequence[Task], colorizer: Colorizer, sound: NDArray[np.float32] | None
+) -> tuple[list[dict[str, object]], list[str]]:
+    """Carry out all tasks; one of several may fail. Returns results, and reasons of failures."""
+    done: list[dict[str, object]] = []
+    failed: list[str] = []
+    bar = tqdm(tasks, desc="colorize", unit="picture", disable=len(tasks) == 1)
+    for task, reading in zip(bar, _read_ahead(tasks, colorizer.model), strict=True):
+        try:
+            done.append(_colorize(task, reading.result(), colorizer, sound))
+        except ValueError as error:
+            if len(tasks) == 1:
+                raise
+            failed.append(str(error))
+        except OSError as error:
+            if len(tasks) == 1 or _is_full(error):
+                raise
+            failed.append(f"'{task.source}': {error.strerror or error}")
+    return done, failed
+
+
+def _read_ahead(tasks: Sequence[Task], model: Model) -> Iterator[Future[Input | None]]:
+    """The inputs of all tasks; each is decoded while the one before is colorized."""
     with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = reader.submit(_read, paintings[0], model)
-        for following in paintings[1:]:
+        coming = reader.submit(_read, tasks[0], model)
+        for following in tasks[1:]:
             current, coming = coming, reader.submit(_read, following, model)
             yield current
         yield coming
 
 
-def _read(painting: Painting, model: Model) -> Read | None:
-    """A picture and its own sound; None for a video, which is read while it is coloured."""
-    if painting.is_video:
+def _read(task: Task, model: Model) -> Input | None:
+    """A picture and its own sound; None for a video, which is read while it is colorized."""
+    if task.to_video:
         return None
-    content = storage.read_bytes(painting.source)
-    if painting.is_clip:
-        return _read_clip(content, painting.source, model)
-    return images.read(content, painting.source), None
+    content = storage.read_bytes(task.source)
+    if task.from_video:
+        return _read_clip(content, task.source, model)
+    return images.read(content, task.source), None
 
 
-def _paint(
-    painting: Painting,
-    read: Read | None,
+def _colorize(
+    task: Task,
+    read: Input | None,
     colorizer: Colorizer,
     sound: NDArray[np.float32] | None,
 ) -> dict[str, object]:
     if read is None:
-        result = video.colorize(painting.source, painting.target, colorizer)
+        result = video.colorize(task.source, task.target, colorizer)
         return {
-            "input": painting.source,
-            "output": painting.target,
+            "input": task.source,
+            "output": task.target,
             "relevance": result.relevance_mean,
             **dataclasses.asdict(result),
         }
     picture, own_sound = read
     result = colorizer.colorize(picture.rgb, own_sound if sound is None else sound)
-    content = images.write(result.rgb, picture, painting.target)
-    storage.write_bytes(painting.target, content)
+    content = images.write(result.rgb, picture, task.target)
+    storage.write_bytes(task.target, content)
     return {
-        "input": painting.source,
-        "output": painting.target,
+        "input": task.source,
+        "output": task.target,
         "relevance": result.relevance,
-        "notes": images.dropped(picture, _suffix(painting.target)),
+        "notes": images.dropped(picture, _suffix(task.target)),
     }
 
 
-def _read_clip(content: bytes, place: str, model: Model) -> Read:
-    """The middle frame at its own resolution, and the clip's sound where it has any."""
+def _read_clip(content: bytes, place: str, model: Model) -> Input:
+    """The middle frame of a video at its own resolution, and its sound if it has any."""
     rate = model.config.audio.sample_rate_hz
     clip = Clip(key="clip", youtube_id="clip", start_s=0.0, label="", split="test", uri=place)
     settings = MediaSettings(
-        size_px=None, jpeg_quality=100, sample_rate_hz=rate, min_s=0, sound_s=_LONGEST_SOUND_S,
-        max_s=_LONGEST_CLIP_S, max_bytes=_LARGEST_CLIP_BYTES, max_packets=_MOST_CLIP_PACKETS,
+        size_px=None, jpeg_quality=100, sample_rate_hz=rate, min_s=0, sound_s=_MAX_SOUND_S,
+        max_s=_MAX_CLIP_S, max_bytes=_MAX_CLIP_BYTES, max_packets=_MAX_CLIP_PACKETS,
     )  # fmt: skip
     sample = read_clip(content, clip, settings)
     if isinstance(sample, Rejection):
-        raise ValueError(f"clip '{place}' cannot be coloured: {sample.reason} ({sample.detail})")
+        raise ValueError(f"cannot read video '{place}': {sample.reason} ({sample.detail})")
     sound = read_sound(sample.sound, rate) if sample.sound else None
     return images.read(sample.pictures[0], place), sound
 
@@ -209,16 +220,16 @@ def _read_sound(place: str, model: Model) -> NDArray[np.float32]:
 
 def _line(row: dict[str, object]) -> str:
     relevance = row["relevance"]
-    heard = "without sound" if relevance is None else f"relevance of the sound {relevance:.2f}"
+    sound = "without sound" if relevance is None else f"relevance of the sound {relevance:.2f}"
     notes = cast("Sequence[str]", row["notes"])
     if "frames" in row:
-        notes = [f"{row['frames']} frames, {row['frames_per_s']:.1f} per second", *notes]
-    return f"{row['output']}  ({', '.join([heard, *notes])})"
+        notes = [f"{row['frames']} frames at {row['frames_per_s']:.1f} per second", *notes]
+    return f"{row['output']}  ({', '.join([sound, *notes])})"
 
 
 def _result_name(name: str) -> str:
-    """A picture or video keeps its name, if it can be written so; Matroska holds any sound."""
-    if images.is_picture(name) or video_reader.is_target(name):
+    """The name of the input, if it can be written; else Matroska, which can contain any sound."""
+    if images.is_picture(name) or is_target(name):
         return name
     return str(PurePosixPath(name).with_suffix(".mkv"))
 
@@ -236,7 +247,7 @@ def _is_full(error: OSError) -> bool:
 
 
 def _is_inside(place: str, folder: str) -> bool:
-    """Whether a place is a folder or lies in it."""
+    """Whether a place is a folder itself or inside of it."""
     if storage.is_local(place) and storage.is_local(folder):
         inner, outer = (storage.local_path(one).resolve() for one in (place, folder))
         return inner.is_relative_to(outer)

@@ -1,4 +1,4 @@
-"""``aiaic inspect``: a shard set as a page, with samples to look at and to hear."""
+"""``aiaic inspect``: show a shard set as a page, with samples to look at and listen to."""
 
 import dataclasses
 import hashlib
@@ -25,9 +25,9 @@ from workflows.report import shard_statistics, templating
 
 PAGE = "index.html"
 SAMPLES_FOLDER = "samples"
-_OURS = re.compile(r"\d{4}(-\d+)?\.(jpg|wav|flac)")
+_SAMPLE_FILE = re.compile(r"\d{4}(-\d+)?\.(jpg|wav|flac)")
 _SOUND_SUFFIXES = {b"RIFF": ".wav", b"fLaC": ".flac"}
-_COLUMNS_OF_A_SAMPLE = (
+_SAMPLE_COLUMNS = (
     "key", "label", "split", "shard", "has_sound", "sound_fate", "sound_start_s", "sound_s",
     "rms_dbfs", "requested_s", "actual_s", "width", "height", "colorfulness",
     "picture_offsets", "picture_sizes", "sound_offset", "sound_size",
@@ -35,24 +35,24 @@ _COLUMNS_OF_A_SAMPLE = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shown:
+class ShownSample:
     """A sample on the contact sheet."""
 
     row: dict[str, Any]
-    """Of the index."""
+    """Its row of the index."""
     pictures: tuple[str, ...]
-    """Files, relative to the page."""
+    """Files of its pictures, relative to the page."""
     sound: str | None
-    """File, relative to the page."""
+    """File of its sound, relative to the page; None without usable sound."""
 
 
 def run(options: Inspect) -> Outcome:
     """Carry out the command.
 
     Raises:
-        ValueError: the shards are damaged, the folder is not on this machine, or the number of
-            samples is negative.
-        OSError: shards are not there, or the page cannot be written.
+        ValueError: the shards are damaged, the folder is not local, or the number of samples is
+            negative.
+        OSError: there are no shards, or the page cannot be written.
     """
     if options.samples < 0:
         raise ValueError(f"--samples is {options.samples}: give 0 or more")
@@ -66,40 +66,44 @@ def run(options: Inspect) -> Outcome:
     storage.write_bytes(str(page), render(options.shards, manifest, index, shown, order).encode())
     counts = verify.counts(manifest)
     values = {"shards": options.shards, "page": str(page), "samples": len(shown)} | counts
-    return Outcome(values=values, text=f"{verify.in_words(manifest)}\nlook at {page}")
+    return Outcome(values=values, text=f"{verify.in_words(manifest)}\npage: {page}")
 
 
 def choose(index: Any, order: Sequence[int], limit: int) -> list[dict[str, Any]]:
-    """Rows of the samples to show, as many of each label as can be, sorted by label.
+    """Choose the samples to show: spread evenly over the labels, and sorted by label.
 
     Args:
-        index: of the shard set.
-        order: its rows, in the order in which they are drawn.
+        index: index of the shard set.
+        order: row numbers of the index, in random order.
         limit: number of samples.
     """
     labels, fates = (index.column(name).to_pylist() for name in ("label", "fate"))
     drawn: defaultdict[str, int] = defaultdict(int)
     turns: list[tuple[int, int, int]] = []
-    for place, row in enumerate(order):
+    for position, row in enumerate(order):
         if fates[row] == WRITTEN:
-            turns.append((drawn[labels[row]], place, row))
+            turns.append((drawn[labels[row]], position, row))
             drawn[labels[row]] += 1
     chosen = [row for *_, row in sorted(turns)[:limit]]
-    rows = index.select(list(_COLUMNS_OF_A_SAMPLE)).take(np.array(chosen, np.int64)).to_pylist()
+    rows = index.select(list(_SAMPLE_COLUMNS)).take(np.array(chosen, np.int64)).to_pylist()
     return sorted(rows, key=lambda row: (row["label"], row["key"]))
 
 
 def render(
-    shards: str, manifest: Manifest, index: Any, shown: Sequence[Shown], order: Sequence[int]
+    shards: str,
+    manifest: Manifest,
+    index: Any,
+    shown: Sequence[ShownSample],
+    order: Sequence[int],
 ) -> str:
-    """The page's HTML.
+    """The page as HTML.
 
     Args:
-        shards: where they lie.
-        manifest: of the shards.
-        index: of the shards.
-        shown: the samples of the contact sheet.
-        order: the index's rows, in the order in which examples are drawn.
+        shards: place of the shards.
+        manifest: manifest of the shards.
+        index: index of the shards.
+        shown: samples of the contact sheet.
+        order: row numbers of the index, in the order in which examples are chosen.
     """
     labels = shard_statistics.label_rows(index)
     return (
@@ -126,20 +130,20 @@ def render(
 
 
 def _shuffled(keys: Sequence[str], seed: int) -> list[int]:
-    """Places of the keys, by a hash of seed and key."""
+    """Indices of the keys in an order given by a hash of seed and key."""
     return sorted(
         range(len(keys)),
-        key=lambda place: hashlib.sha256(f"{seed}/{keys[place]}".encode()).digest(),
+        key=lambda index: hashlib.sha256(f"{seed}/{keys[index]}".encode()).digest(),
     )
 
 
-def _write_samples(shards: str, rows: Sequence[dict[str, Any]], folder: Path) -> list[Shown]:
-    """Writes pictures and sounds beside the page, under names of our own: keys may be anything."""
+def _write_samples(shards: str, rows: Sequence[dict[str, Any]], folder: Path) -> list[ShownSample]:
+    """Replace the samples beside the page; files are numbered, since keys may not be file names."""
     if folder.is_dir():
         for old in folder.iterdir():
-            if _OURS.fullmatch(old.name):
+            if _SAMPLE_FILE.fullmatch(old.name):
                 old.unlink()
-    shown: list[Shown] = []
+    shown: list[ShownSample] = []
     for number, row in enumerate(rows, start=1):
         pictures: list[str] = []
         ranges = zip(row["picture_offsets"], row["picture_sizes"], strict=True)
@@ -151,7 +155,7 @@ def _write_samples(shards: str, rows: Sequence[dict[str, Any]], folder: Path) ->
             place = sound_place(shards, row["shard"])
             content = storage.read_range(place, row["sound_offset"], row["sound_size"])
             sound = _write(folder, f"{number:04d}{_sound_suffix(content, row['key'])}", content)
-        shown.append(Shown(row=row, pictures=tuple(pictures), sound=sound))
+        shown.append(ShownSample(row=row, pictures=tuple(pictures), sound=sound))
     return shown
 
 

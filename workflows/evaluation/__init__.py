@@ -1,1 +1,1 @@
-"""An evaluation: what is evaluated, on which clips, and what is measured."""
+"""Evaluation jobs: what is evaluated, on which clips, and what is measured. Knows no Ray."""

@@ -1,4 +1,4 @@
-"""The truth of a synthetic world, read for evaluation alone."""
+"""Reads the ground truth of a synthetic world. Only evaluation may see it."""
 
 import dataclasses
 import io
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from aiaic.evaluation.conditions import Truth
+from aiaic.evaluation.conditions import GroundTruth
 from data_prep import storage
 from workflows.artifacts.run_folder import storage_parent
 from workflows.media import images
@@ -20,24 +20,26 @@ _COLUMNS = ("key", "class", "appearance", "fits", "split")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class World:
+class SyntheticWorld:
     """What evaluation may know of a synthetic world."""
 
-    truth: Truth
+    truth: GroundTruth
     splits: tuple[str, ...]
-    """All splits that it has."""
+    """All splits that have clips."""
 
 
-def read(place: str) -> World:
-    """Read the truth from its file, or from the folder that ``synthesize`` wrote.
+def read(place: str) -> SyntheticWorld:
+    """Read the ground truth from its file, or from the folder that ``synthesize`` wrote.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: the file is no such table.
+        FileNotFoundError: there is no ground truth.
+        ValueError: the file is not a table of ground truth.
     """
     table_place = place if storage.size_of(place) is not None else storage.join(place, _NAME)
     if storage.size_of(table_place) is None:
-        raise FileNotFoundError(f"no truth at '{place}': give the folder that 'synthesize' wrote")
+        raise FileNotFoundError(
+            f"no ground truth at '{place}': give the folder that 'aiaic synthesize' wrote"
+        )
     rows = _rows(table_place)
     renderings = storage.join(storage_parent(table_place), _RENDERINGS)
 
@@ -45,8 +47,8 @@ def read(place: str) -> World:
         picture = storage.join(renderings, f"{key}.{name}.png")
         return images.decode(storage.read_bytes(picture), picture)
 
-    return World(
-        truth=Truth(
+    return SyntheticWorld(
+        truth=GroundTruth(
             class_by_key={row["key"]: row["class"] for row in rows},
             appearance_by_key={row["key"]: row["appearance"] for row in rows},
             fits_by_key={row["key"]: bool(row["fits"]) for row in rows},
@@ -63,4 +65,6 @@ def _rows(place: str) -> list[dict[str, Any]]:
         ).to_pylist()
     except (pa.ArrowInvalid, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"'{place}' is no truth of a synthetic world: {reason}") from None
+        raise ValueError(
+            f"'{place}' is not the ground truth of a synthetic world: {reason}"
+        ) from None

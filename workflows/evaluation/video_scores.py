@@ -1,4 +1,4 @@
-"""Videos of ``aiaic evaluate --videos``: coloured anew by their own sound, against themselves."""
+"""Scores of ``aiaic evaluate --videos``: colour videos, colorized and compared with themselves."""
 
 import dataclasses
 import tempfile
@@ -8,27 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from aiaic.inference.colorizer import Colorizer
+from aiaic.inference import Colorizer
 from aiaic.networks.model import Model
 from data_prep import storage
 from data_prep.catalog import VIDEO_SUFFIXES
 from workflows.artifacts import scratch
 from workflows.media import video
 
+_MEANS = ("psnr_db", "flicker_ab", "original_flicker_ab")
+
 
 def score(videos: Mapping[str, str], model: Model, size_px: int) -> dict[str, Any]:
-    """PSNR and flicker of colour videos, coloured anew from their lightness and sound.
+    """PSNR and flicker of colour videos, colorized from their lightness and sound.
 
     Args:
         videos: their places by name.
-        model: that hears.
+        model: a model with a trained audio encoder.
         size_px: short side at which chroma is predicted.
 
     Returns:
-        Means over videos, and ``each`` by name.
+        The number of videos ``n``, means over videos, and ``each`` by name.
 
     Raises:
-        ValueError: one of them cannot be coloured or compared.
+        ValueError: a video cannot be colorized or compared.
     """
     colorizer = Colorizer(model, size_px=size_px)
     each: dict[str, dict[str, Any]] = {}
@@ -37,13 +39,12 @@ def score(videos: Mapping[str, str], model: Model, size_px: int) -> dict[str, An
         for name, source in videos.items():
             video.colorize(source, result, colorizer)
             each[name] = dataclasses.asdict(video.measure(result, source))
-    figures = ("psnr_db", "flicker_ab", "original_flicker_ab")
-    means = {figure: float(np.mean([row[figure] for row in each.values()])) for figure in figures}
+    means = {metric: float(np.mean([row[metric] for row in each.values()])) for metric in _MEANS}
     return {"n": len(each), **means, "each": each}
 
 
 def find(place: str) -> dict[str, str]:
-    """The places of a video, or of all in a folder, by their names.
+    """The places of a video, or of all videos in a folder, by their names.
 
     Raises:
         FileNotFoundError: there is no such place.

@@ -1,12 +1,10 @@
-"""What carries out an evaluation's passes: this process, or workers of Ray.
+"""Encodes and scores chunks of clips, in this process or as one of many workers.
 
-A chunk of clips is the unit of work. Which clips make a chunk, and a batch of it, follows from
-the checkpoint and the shards alone, and parts are joined in order: the result is the same on any
-number of workers, and after any number of their deaths.
+Which clips form a chunk, and which of them a batch, follows from the checkpoint and the shards
+alone, and the results of chunks are joined in order. So the number of workers does not change the
+result, and neither does the restart of a worker that died.
 """
 
-import contextlib
-import dataclasses
 import functools
 import hashlib
 import io
@@ -18,7 +16,6 @@ import torch
 from tqdm import tqdm
 
 from aiaic.evaluation.assignment import Assignment
-from aiaic.evaluation.conditions import Truth
 from aiaic.evaluation.encoding import Semantics
 from aiaic.evaluation.evaluator import Evaluator, InProcess
 from aiaic.evaluation.perceptual import Inception, Lpips, Perception
@@ -26,80 +23,86 @@ from aiaic.evaluation.scorer import Prediction, Scored, Scorer
 from aiaic.networks.pretrained import SUFFIXES, State
 from data_prep import storage
 from workflows.artifacts import pretrained_weights
-from workflows.evaluation import ground_truth
-from workflows.evaluation.target import Subject, open_subject
-from workflows.options import Evaluate
+from workflows.evaluation.job import EvaluationJob
+from workflows.evaluation.target import EvaluationTarget, open_target
 
 T = TypeVar("T")
 
 SEED = 0
-"""Of partners, noise and draws; part of the protocol."""
+"""Seed of sound partners, noise and resampling; part of the protocol."""
 
 
-@contextlib.contextmanager
-def opened(
-    options: Evaluate, subject: Subject, known: Truth | None, perception: Perception
-) -> Iterator[Evaluator]:
-    """The evaluator that the options ask for, with progress bars; Ray goes with the context.
+class EvaluationWorker:
+    """Evaluates single chunks of a job; opens the checkpoint and the data at the first one.
 
-    Raises:
-        ValueError: the number of workers is negative.
+    Not earlier: an error of opening should reach the caller as that error, not as the failed start
+    of a worker.
     """
-    if options.workers < 0:
-        raise ValueError(f"--workers is {options.workers}: give 0 or more")
-    if options.workers == 0:
-        yield _Shown(in_process(options, subject, known, perception), len(subject.refs))
-        return
-    from workflows.cluster import evaluation_actors  # noqa: PLC0415 (Ray is needed for this alone)
 
-    chunks = len(subject.chunks())
-    with evaluation_actors.started(_everywhere(options, subject), chunks) as evaluator:
-        yield _Shown(evaluator, len(subject.refs))
+    def __init__(self, job: EvaluationJob) -> None:
+        self._job = job
+
+    def encode(self, chunk: int) -> tuple[int, Semantics]:
+        """The number of a chunk, and the semantics of its clips."""
+        return chunk, self._evaluator.encode_chunk(chunk)
+
+    def score(self, chunk: int, assignment: Assignment) -> tuple[int, Scored]:
+        """The number of a chunk, and the scores of its clips."""
+        return chunk, self._evaluator.score_chunk(chunk, assignment)
+
+    @functools.cached_property
+    def _evaluator(self) -> InProcess:
+        target = open_target(self._job)
+        torch.set_num_threads(target.recipe.training.threads)
+        return in_process(self._job, target, open_perception(self._job))
 
 
-def in_process(
-    options: Evaluate, subject: Subject, known: Truth | None, perception: Perception
-) -> InProcess:
-    """An evaluator in this process, with as many threads as every other has."""
-    torch.set_num_threads(subject.recipe.training.threads)
+def in_process(job: EvaluationJob, target: EvaluationTarget, perception: Perception) -> InProcess:
+    """An evaluator that does the work in this process.
+
+    Args:
+        job: what to evaluate.
+        target: the same, opened.
+        perception: networks of LPIPS, FID and KID.
+    """
     return InProcess(
         scorer=Scorer(
-            networks=subject.networks,
-            truth=known,
-            perception=perception.to(subject.device),
-            view=subject.loader(with_sound=False).evaluated,
-            observe=None if options.predictions is None else _writer(options.predictions),
-            device=subject.device,
+            networks=target.networks,
+            truth=target.truth,
+            perception=perception.to(target.device),
+            view=target.loader(with_sound=False).evaluated,
+            observe=None if job.predictions is None else _prediction_writer(job.predictions),
+            device=target.device,
         ),
-        chunks=subject.chunks(),
+        chunks=target.chunks(),
         seed=SEED,
     )
 
 
-def open_perception(options: Evaluate) -> Perception:
-    """The networks of LPIPS, FID and KID whose weights are given.
+def open_perception(job: EvaluationJob) -> Perception:
+    """The networks of LPIPS, FID and KID for which the job names weights.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds other weights, or is no file.
+        FileNotFoundError: a file of weights does not exist.
+        ValueError: it is not a file of weights, or holds those of another network.
     """
 
     def network(place: str | None, kind: Callable[[State, str], T]) -> T | None:
         if place is None:
             return None
         if not storage.name_of(place).endswith(SUFFIXES):
-            raise ValueError(f"'{place}' is no file of weights ({', '.join(SUFFIXES)})")
+            raise ValueError(f"'{place}' is not a file of weights ({', '.join(SUFFIXES)})")
         return kind(pretrained_weights.read(place), place)
 
     return Perception(
-        lpips=network(options.lpips_weights, Lpips),
-        inception=network(options.inception_weights, Inception),
+        lpips=network(job.lpips_weights, Lpips),
+        inception=network(job.inception_weights, Inception),
     )
 
 
-def metric_weights(options: Evaluate) -> dict[str, dict[str, str]]:
-    """Which files of weights LPIPS, FID and KID rest on, for the protocol."""
-    places = {"lpips": options.lpips_weights, "inception": options.inception_weights}
+def metric_weights(job: EvaluationJob) -> dict[str, dict[str, str]]:
+    """Place and SHA-256 of the weights behind LPIPS, FID and KID, for the protocol."""
+    places = {"lpips": job.lpips_weights, "inception": job.inception_weights}
     return {
         name: {"place": place, "sha256": hashlib.sha256(storage.read_bytes(place)).hexdigest()}
         for name, place in places.items()
@@ -107,63 +110,36 @@ def metric_weights(options: Evaluate) -> dict[str, dict[str, str]]:
     }
 
 
-class Worker:
-    """What a worker of Ray keeps: the checkpoint and all else that the options name by place."""
-
-    def __init__(self, options: Evaluate) -> None:
-        self._options = options
-
-    def encode(self, chunk: int) -> tuple[int, Semantics]:
-        """The semantics of a chunk of clips, under its number."""
-        return chunk, self._evaluator.encode_chunk(chunk)
-
-    def score(self, chunk: int, assignment: Assignment) -> tuple[int, Scored]:
-        """The scores of a chunk of clips, under its number."""
-        return chunk, self._evaluator.score_chunk(chunk, assignment)
-
-    @functools.cached_property
-    def _evaluator(self) -> InProcess:
-        """Opened at the first use, so that what is absent on this machine is told by its name."""
-        options = self._options
-        known = None if options.truth is None else ground_truth.read(options.truth).truth
-        return in_process(options, open_subject(options), known, open_perception(options))
-
-
-class _Shown:
-    """An evaluator with a progress bar for each pass."""
+class WithProgress:
+    """An evaluator with a progress bar for each of its two passes."""
 
     def __init__(self, evaluator: Evaluator, clips: int) -> None:
+        """Args:
+        evaluator: the evaluator that does the work.
+        clips: total number of clips.
+        """
         self._evaluator = evaluator
         self._clips = clips
-        self._sizes: list[int] = []
+        self._chunk_sizes: list[int] = []
 
     def encode(self) -> Iterator[Semantics]:
-        with tqdm(total=self._clips, desc="listen and look", unit="clip") as bar:
+        """The semantics of each chunk of clips."""
+        with tqdm(total=self._clips, desc="encode", unit="clip") as bar:
             for part in self._evaluator.encode():
-                self._sizes.append(len(part.clips))
+                self._chunk_sizes.append(len(part.clips))
                 yield part
                 bar.update(len(part.clips))
 
     def score(self, assignments: Sequence[Assignment]) -> Iterator[Scored]:
-        with tqdm(total=self._clips, desc="colour", unit="clip") as bar:
+        """The scores of each chunk."""
+        with tqdm(total=self._clips, desc="colorize and score", unit="clip") as bar:
             scored = self._evaluator.score(assignments)
-            for part, size in zip(scored, self._sizes, strict=True):
+            for part, size in zip(scored, self._chunk_sizes, strict=True):
                 yield part
                 bar.update(size)
 
 
-def _everywhere(options: Evaluate, subject: Subject) -> Evaluate:
-    """The same options with places that mean the same in every process."""
-    places = {
-        name: storage.absolute(place)
-        for name in ("shards", "truth", "predictions", "lpips_weights", "inception_weights")
-        if (place := getattr(options, name)) is not None
-    }
-    checkpoint = storage.absolute(subject.place)
-    return dataclasses.replace(options, **places, checkpoint=checkpoint)
-
-
-def _writer(folder: str) -> Callable[[Prediction], None]:
+def _prediction_writer(folder: str) -> Callable[[Prediction], None]:
     """Writes ``<condition>/<key>.npz`` with ``L``, ``ab_predicted`` and ``ab_true``, Lab units."""
 
     def write(prediction: Prediction) -> None:

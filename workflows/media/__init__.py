@@ -1,1 +1,1 @@
-"""Pictures and videos of users: reading, colouring and writing them."""
+"""Files of pictures and videos, read and written by commands and reports."""

@@ -1,11 +1,11 @@
-"""Files of pictures -> sRGB arrays, and back: PNG, JPEG, WebP and TIFF.
+"""Reads PNG, JPEG, WebP and TIFF files as sRGB arrays, and writes them.
 
-What belongs to a picture stays with it: 16 bits where the written format has them, transparency,
-EXIF, XMP and the colour profile. A picture in another RGB space (Display P3, Adobe RGB) is coloured
-in sRGB and returns to its own; from grey and CMYK profiles the result is sRGB and says so. TIFF
-keeps profile, XMP and description, but no EXIF, which libvips neither reads nor writes there.
+A written picture keeps what the other one had: 16 bits if the format has them, transparency, EXIF,
+XMP and the colour profile. A picture in another RGB space (Display P3, Adobe RGB) is colorized in
+sRGB and converted back; grey and CMYK profiles become sRGB. TIFF keeps profile, XMP and
+description, but not EXIF, which libvips neither reads nor writes there.
 
-Which format a file has is told by its content, and no loader but these four can be reached.
+The format is detected from the content, and only the loaders of these four can be reached.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
-from aiaic.inference.upsampling import to_8_bit
+from aiaic.color import to_8_bit
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded."""
+"""Larger pictures are rejected before they are decoded."""
 
 _LOADERS = {
     b"\x89PNG\r\n\x1a\n": "pngload_buffer",
@@ -48,38 +48,38 @@ _ORIENTATION_IN_XMP = re.compile(rb'(tiff:Orientation(?:="|>))[1-8]')
 _PROFILE = "icc-profile-data"
 
 pyvips.block_untrusted_set(True)
-pyvips.cache_set_max(0)  # each picture is seen once
+pyvips.cache_set_max(0)  # each picture is read once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A decoded file: its pixels, upright and in sRGB, and what else belongs to it."""
+    """A decoded file: its pixels, upright and in sRGB, and everything else to keep."""
 
     rgb: NDArray[Any]
     """sRGB [h w 3], uint8 or uint16."""
     alpha: NDArray[Any] | None = None
-    """Opacity [h w], of the file's own depth."""
+    """Opacity [h w], at the file's depth."""
     bits: int = 8
-    """Depth of the file: 8 or 16. ``rgb`` may be deeper, so that a profile costs no levels."""
+    """Depth of the file: 8 or 16. ``rgb`` may be deeper, so that a profile loses no levels."""
     profile: bytes | None = None
-    """ICC profile of the result; None: none, which means sRGB."""
+    """ICC profile of the result; None: no profile, which means sRGB."""
     is_srgb: bool = True
-    """Whether that profile is sRGB's, so that pixels need no conversion."""
+    """Whether that profile is sRGB, so that pixels need no conversion."""
     metadata: tuple[tuple[int, str, Any], ...] = ()
-    """EXIF, XMP and description as libvips holds them: type, name, value."""
+    """EXIF, XMP and description as libvips represents them: type, name, value."""
     pixels_per_mm: tuple[float, float] = (1.0, 1.0)
-    """Resolution in print, across and down; libvips's 1 where the file tells none."""
+    """Print resolution, horizontal and vertical; libvips's default of 1 if the file has none."""
     pages: int = 1
-    """Pages of the file, of which this is the first."""
+    """Number of pages of the file; this is the first."""
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's name says that it is a picture we read and write."""
+    """Whether a file's name is that of a picture that can be read and written."""
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def decode(content: bytes, name: str) -> NDArray[np.uint8]:
-    """An upright 8-bit sRGB picture [h w 3]; all else that the file holds is dropped.
+    """An upright 8-bit sRGB picture [h w 3], and nothing else of the file.
 
     Raises:
         ValueError: see :func:`read`.
@@ -88,28 +88,28 @@ def decode(content: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def encode(rgb: NDArray[Any], suffix: str) -> bytes:
-    """A file's content, its format by suffix, of sRGB pixels alone."""
+    """The content of a file with only sRGB pixels; the suffix chooses the format."""
     return write(rgb, Picture(rgb=rgb), suffix)
 
 
 def read(content: bytes, name: str) -> Picture:
-    """The first page of a file of pictures, its EXIF rotation applied.
+    """Read the first page of a file, with its EXIF rotation applied.
 
     Raises:
-        ValueError: it is none of the formats, damaged, too large, neither 8- nor 16-bit, or its
-            colour profile is broken.
+        ValueError: the format is not supported, or the file is damaged, too large, neither 8- nor
+            16-bit, or has a broken colour profile.
     """
     try:
         image = _open(content, name)
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(
                 f"'{name}' has {image.width} x {image.height} pixels, more than "
-                f"{MAX_PIXELS // 1_000_000} million: make it smaller first"
+                f"{MAX_PIXELS // 1_000_000} million: reduce its size first"
             )
         if image.format not in ("uchar", "ushort") or image.interpretation not in _SPACES:
             raise ValueError(
-                f"'{name}' is a picture of kind {image.interpretation}, {image.format}: "
-                "save it as grey, RGB or CMYK of 8 or 16 bits first"
+                f"'{name}' has pixels of kind {image.interpretation}, {image.format}: "
+                "convert it to grey, RGB or CMYK with 8 or 16 bits first"
             )
         return _decoded(image, name)
     except pyvips.Error as error:
@@ -117,30 +117,28 @@ def read(content: bytes, name: str) -> Picture:
 
 
 def write(rgb: NDArray[Any], like: Picture, target: str) -> bytes:
-    """A file's content: new pixels with all that belongs to another picture.
+    """The content of a file with new pixels and everything else of another picture.
 
-    JPEG is q95 and WebP q95, JPEG with chroma at full resolution; TIFF is deflated. JPEG and WebP
-    are 8-bit, JPEG has no transparency.
+    JPEG and WebP are written at quality 95, JPEG with chroma at full resolution, and TIFF is
+    deflated. JPEG and WebP have 8 bits, and JPEG has no transparency.
 
     Args:
         rgb: sRGB [h w 3], uint8 or uint16, of the size of ``like``.
-        like: what the pixels were made from.
-        target: name of the file, or no more than its suffix, such as ``.png``.
+        like: the other picture.
+        target: name of the file, or only its suffix, such as ``.png``.
 
     Raises:
-        ValueError: the format cannot hold it; JPEG and WebP have a largest side.
+        ValueError: the picture is too large for the format (JPEG, WebP).
     """
     suffix = f".{target.rpartition('.')[2].lower()}"
     try:
         return _with_all_of(like, rgb, suffix).write_to_buffer(suffix, **_SAVERS[suffix])
     except pyvips.Error as error:
-        raise ValueError(
-            f"cannot write '{target}': {_reason(error)}: choose .png or .tif"
-        ) from None
+        raise ValueError(f"cannot write '{target}': {_reason(error)}: use .png or .tif") from None
 
 
 def _with_all_of(like: Picture, rgb: NDArray[Any], suffix: str) -> Any:
-    """New pixels with all that belongs to another picture and that the format can hold."""
+    """New pixels with everything else of another picture that the format supports."""
     bits = like.bits if suffix in _DEEP_SUFFIXES else 8
     image = _in_profile(rgb, like, bits)
     if like.alpha is not None and suffix not in (".jpg", ".jpeg"):
@@ -158,14 +156,14 @@ def _with_all_of(like: Picture, rgb: NDArray[Any], suffix: str) -> Any:
 
 
 def dropped(like: Picture, suffix: str) -> list[str]:
-    """What of a file the result cannot hold, each as a short note."""
+    """What a result in this format loses of a picture, as short notes for a person."""
     notes: list[str] = []
     if like.pages > 1:
-        notes.append(f"first of {like.pages} pages")
+        notes.append(f"only the first of {like.pages} pages")
     if like.alpha is not None and suffix.lower() in (".jpg", ".jpeg"):
-        notes.append("JPEG has no transparency")
+        notes.append("transparency lost in JPEG")
     if like.bits == 16 and suffix.lower() not in _DEEP_SUFFIXES:
-        notes.append("8 of 16 bits")
+        notes.append("16 bits reduced to 8")
     return notes
 
 
@@ -178,7 +176,7 @@ def _open(content: bytes, name: str) -> Any:
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         loader = "webpload_buffer"
     if loader is None:
-        raise ValueError(f"'{name}' is no picture that can be read: give a PNG, JPEG, WebP or TIFF")
+        raise ValueError(f"'{name}' is not a PNG, JPEG, WebP or TIFF picture")
     return pyvips.Operation.call(loader, content, fail_on="error")
 
 
@@ -208,7 +206,7 @@ def _decoded(image: Any, name: str) -> Picture:
 
 
 def _to_srgb(image: Any, bits: int, name: str) -> tuple[Any, bytes | None, bool]:
-    """Pixels in sRGB, the profile that the result is to have, and whether that is sRGB's."""
+    """Pixels in sRGB, the profile of the result, and whether that is sRGB."""
     profile = image.get(_PROFILE) if _PROFILE in image.get_fields() else None
     if profile is None and image.bands == 4:
         return image.icc_transform("srgb", input_profile="cmyk", depth=bits), _srgb_profile(), True
@@ -218,7 +216,7 @@ def _to_srgb(image: Any, bits: int, name: str) -> tuple[Any, bytes | None, bool]
             raise ValueError(f"'{name}' has a damaged colour profile: remove it first")
         grey_in_rgb = (space, image.bands) == (b"RGB ", 1)
         if _BANDS_OF_SPACE[space] != image.bands and not grey_in_rgb:
-            raise ValueError(f"'{name}' has a colour profile of another kind: remove it first")
+            raise ValueError(f"'{name}' has a colour profile for other channels: remove it first")
         if space != b"RGB ":
             return image.icc_transform("srgb", embedded=True, depth=bits), _srgb_profile(), True
     if image.bands == 1:
@@ -226,12 +224,12 @@ def _to_srgb(image: Any, bits: int, name: str) -> tuple[Any, bytes | None, bool]
         image = image.bandjoin([image, image]).copy(interpretation=kind)
     if profile is None or _is_srgb(profile):
         return image, profile, True
-    # 16 bits, whatever the file has: two conversions of 8 bits would cost levels.
+    # Always 16 bits, because two conversions at 8 bits would lose levels.
     return image.icc_transform("srgb", embedded=True, depth=16), profile, False
 
 
 def _in_profile(rgb: NDArray[Any], like: Picture, bits: int) -> Any:
-    """sRGB pixels in the space of a picture's profile."""
+    """sRGB pixels converted to the colour space of a picture's profile."""
     if like.is_srgb:
         return _image(to_8_bit(rgb) if bits == 8 else rgb)
     image = _image(rgb).icc_import(input_profile="srgb")
@@ -240,7 +238,7 @@ def _in_profile(rgb: NDArray[Any], like: Picture, bits: int) -> Any:
 
 @functools.lru_cache
 def _is_srgb(profile: bytes) -> bool:
-    """Whether a profile leaves colours as they are, by trying: there are many of the name sRGB."""
+    """Whether a profile is sRGB, judged by its effect, because there are many variants."""
     values = np.linspace(0, 255, 6).round().astype(np.uint8)
     grid = np.stack(np.meshgrid(values, values, values), -1).reshape(6, 36, 3)
     image = _with_profile(_image(grid), profile)
@@ -254,14 +252,14 @@ def _srgb_profile() -> bytes:
 
 
 def _image(values: NDArray[Any]) -> Any:
-    """Pixels [h w 3], or one band [h w], as libvips's image; its types are too wide for use."""
+    """Pixels [h w 3], or one band [h w], as an image of libvips."""
     deep = values.dtype == np.uint16
     kinds = ("srgb", "rgb16") if values.ndim == 3 else ("b-w", "grey16")
     return pyvips.Image.new_from_array(values).copy(interpretation=kinds[deep])
 
 
 def _with_profile(image: Any, profile: bytes | None) -> Any:
-    profiled = image.copy()  # metadata of an image that others hold must not change
+    profiled = image.copy()  # the metadata of a shared image must not change
     profiled.set_type(pyvips.GValue.blob_type, _PROFILE, profile)
     return profiled
 

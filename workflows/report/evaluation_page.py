@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from workflows.media import images
 from workflows.report import charts, extremes, tables, templating
-from workflows.report.examples import Example, Heard
-from workflows.report.extremes import Case
+from workflows.report.examples import Example, SoundResult
+from workflows.report.extremes import ExtremeClip
 
 _PNG_SIDE_PX = 160  # larger pictures are embedded as JPEG
 _NOTES = {
@@ -44,7 +44,7 @@ def render(
     result: Mapping[str, Any],
     rows: Sequence[Example],
     stages: Mapping[int, Mapping[str, Any]],
-    strips: Mapping[str, Sequence[Case]] | None = None,
+    strips: Mapping[str, Sequence[ExtremeClip]] | None = None,
 ) -> str:
     """The report's HTML.
 
@@ -147,13 +147,13 @@ def _row(example: Example) -> dict[str, Any]:
         "key": example.key,
         "grey": _picture(example.grey),
         "without_sound": _picture(example.without_sound),
-        "own": _heard(example.own),
-        "other": None if example.other is None else _heard(example.other),
+        "own": _sound_result(example.own),
+        "other": None if example.other is None else _sound_result(example.other),
         "truth": _picture(example.truth),
     }
 
 
-def _case(case: Case) -> dict[str, Any]:
+def _case(case: ExtremeClip) -> dict[str, Any]:
     gain = case.psnr_matched - case.psnr_missing
     return {
         "key": case.key,
@@ -168,12 +168,12 @@ def _case(case: Case) -> dict[str, Any]:
     }
 
 
-def _heard(heard: Heard) -> dict[str, Any]:
+def _sound_result(result: SoundResult) -> dict[str, Any]:
     return {
-        "picture": _picture(heard.rgb),
-        "relevance": heard.relevance,
-        "wav": f"data:audio/wav;base64,{base64.b64encode(heard.wav).decode()}",
-        "label": heard.label.replace("_", " "),
+        "picture": _picture(result.rgb),
+        "relevance": result.relevance,
+        "wav": f"data:audio/wav;base64,{base64.b64encode(result.wav).decode()}",
+        "label": result.label.replace("_", " "),
     }
 
 

@@ -1,4 +1,4 @@
-"""Where sound helps most, where it harms most, and where colours are furthest from the truth."""
+"""Chooses the clips that gain most and least by sound, and those with the lowest PSNR."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from aiaic.audio import to_float
 from aiaic.evaluation.conditions import MATCHED, MISSING
 from aiaic.evaluation.scores import Scores
-from aiaic.inference import colorizer
+from aiaic.inference import Colorizer
 from aiaic.loading.loader import Loader
 from aiaic.loading.sampler import SampleRef
 from aiaic.networks.model import Model
@@ -21,15 +21,15 @@ FURTHEST = "furthest"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Case:
-    """A clip with its scores, and what the network makes of it."""
+class ExtremeClip:
+    """A clip with its scores and results."""
 
     key: str
     label: str
     grey: NDArray[np.uint8]
     without_sound: NDArray[np.uint8]
     own: NDArray[np.uint8]
-    """Coloured with its own sound."""
+    """Result with the clip's own sound."""
     truth: NDArray[np.uint8]
     psnr_missing: float
     psnr_matched: float
@@ -38,8 +38,9 @@ class Case:
 def choose(scores: Scores, limit: int) -> dict[str, list[str]]:
     """Keys of the best, the worst and the furthest clips, the most extreme first.
 
-    Best and worst are those whose PSNR gains and loses most by their own sound, and never the same;
-    furthest those with the lowest PSNR. Empty where no clip was coloured with a sound.
+    The best clips gain most PSNR by their own sound, the worst gain least or lose most, and no clip
+    is both; the furthest have the lowest PSNR with their own sound. Empty if no clip was colorized
+    with a sound.
     """
     matched, missing = scores.get(MATCHED, {}), scores.get(MISSING, {})
     gain = {key: row["psnr"] - missing[key]["psnr"] for key, row in matched.items()}
@@ -53,7 +54,7 @@ def choose(scores: Scores, limit: int) -> dict[str, list[str]]:
     return {name: keys for name, keys in chosen.items() if keys}
 
 
-def colour(
+def colorize(
     chosen: Mapping[str, Sequence[str]],
     refs: Sequence[SampleRef],
     scores: Scores,
@@ -61,33 +62,33 @@ def colour(
     names: Mapping[str, str],
     model: Model,
     loader: Loader,
-) -> dict[str, list[Case]]:
-    """Colour the chosen clips as ``aiaic colorize`` does.
+) -> dict[str, list[ExtremeClip]]:
+    """Colorize the chosen clips in the same way as ``aiaic colorize``.
 
     Args:
-        chosen: keys of clips by strip.
-        refs: of all clips.
-        scores: of all clips.
-        names: what each clip shows.
-        model: on the CPU.
-        loader: of the evaluated view.
+        chosen: keys of the clips to show, by kind.
+        refs: all evaluated clips.
+        scores: scores of all clips.
+        names: class or label of each clip.
+        model: the evaluated model, on the CPU.
+        loader: loader of the evaluated view.
     """
     needed = {key for keys in chosen.values() for key in keys}
-    cases: dict[str, Case] = {}
+    colorizer = Colorizer(model, size_px=loader.view.size_px)
+    clips: dict[str, ExtremeClip] = {}
     for batch in loader.evaluation([ref for ref in refs if ref.key in needed], batch_size=8):
         assert batch.waveform is not None
         waveforms = to_float(batch.waveform).numpy()
         for key, picture, waveform in zip(batch.keys, batch.picture, waveforms, strict=True):
             truth = picture.permute(1, 2, 0).contiguous().numpy()
-            size_px = loader.view.size_px
-            cases[key] = Case(
+            clips[key] = ExtremeClip(
                 key=key,
                 label=names[key],
                 grey=grey(truth),
-                without_sound=colorizer.colorize(model, truth, size_px=size_px).rgb,
-                own=colorizer.colorize(model, truth, waveform, size_px=size_px).rgb,
+                without_sound=colorizer.colorize(truth).rgb,
+                own=colorizer.colorize(truth, waveform).rgb,
                 truth=truth,
                 psnr_missing=scores[MISSING][key]["psnr"],
                 psnr_matched=scores[MATCHED][key]["psnr"],
             )
-    return {name: [cases[key] for key in keys] for name, keys in chosen.items()}
+    return {name: [clips[key] for key in keys] for name, keys in chosen.items()}

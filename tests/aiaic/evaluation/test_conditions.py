@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from aiaic.evaluation.conditions import Clip, Truth, choose, key_seed
+from aiaic.evaluation.conditions import Clip, GroundTruth, choose, key_seed
 
 CLASSES = {"sea": "rows", "field": "rows", "fire": "blobs", "snow": "blobs", "lone": "dots"}
 
@@ -15,7 +15,7 @@ def world(count: int = 60):
     names = itertools.islice(itertools.cycle(CLASSES), count)
     classes = {f"clip{i:03d}": name for i, name in enumerate(names)}
     clips = [Clip(key=key, video=i // 2, has_sound=i % 7 != 3) for i, key in enumerate(classes)]
-    truth = Truth(
+    truth = GroundTruth(
         class_by_key=classes,
         appearance_by_key={key: CLASSES[name] for key, name in classes.items()},
         fits_by_key={key: i % 5 != 4 for i, key in enumerate(classes)},

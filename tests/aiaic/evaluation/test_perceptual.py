@@ -64,9 +64,9 @@ def test_lpips_is_that_of_torchmetrics(network, weights, tmp_path, monkeypatch):
 
 
 def test_weights_of_another_network_are_refused():
-    with pytest.raises(ValueError, match=r"'net\.pth' holds no weights of torchvision's AlexNet"):
+    with pytest.raises(ValueError, match=r"'net\.pth' does not hold torchvision's AlexNet weights"):
         Lpips({"conv.weight": torch.zeros(3)}, "net.pth")
-    with pytest.raises(ValueError, match=r"'net\.pth' holds no weights of FID's InceptionV3"):
+    with pytest.raises(ValueError, match=r"'net\.pth' does not hold FID's InceptionV3 weights"):
         Inception({"conv.weight": torch.zeros(3)}, "net.pth")
 
 

@@ -1,4 +1,4 @@
-"""Models to take away: what ONNX files compute, and that wrong ones are refused."""
+"""Exported models: what ONNX files compute, and that wrong ones are rejected."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ from aiaic.checkpointing import checkpoint
 from aiaic.color import AB_SCALE
 from aiaic.export import onnx_export
 from aiaic.export.model_card import model_card
-from aiaic.inference import colorizer
+from aiaic.inference import Colorizer, colorizer
 from aiaic.networks.model import build
 from tests.aiaic.recipes import TINY
 
@@ -71,7 +71,7 @@ def test_it_is_a_checkpoint_without_training_state(source, folder):
     picture = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
     sound = np.sin(np.arange(9000) / 3).astype(np.float32)
     one, other = (
-        colorizer.colorize(colorizer.load(f, with_sound=True), picture, sound, size_px=32)
+        Colorizer(colorizer.load(f, with_sound=True), size_px=32).colorize(picture, sound)
         for f in (source, folder)
     )
     np.testing.assert_array_equal(one.rgb, other.rgb)
@@ -136,7 +136,7 @@ def test_the_card_tells_what_it_is(folder):
     card = (folder / "MODEL.md").read_text()
     for part in ("Stage 3", "step 7", "`tiny`", "`compact`", "`d1gest`", "validation_loss | 0.25"):
         assert part in card
-    assert "`waveform` [b t]: mono sound in [-1, 1] at 16000 Hz, best\n  0.5 s and at" in card
+    assert "`waveform` [b t]: mono sound in [-1, 1] at 16000 Hz, ideally\n  0.5 s and at" in card
     assert "at least 512 samples" in card
     assert f"`relevance` [b {len(colorizer.load(folder).colorizer.levels)}]" in card
 
@@ -189,9 +189,9 @@ class Fixed(Compact):
 @pytest.mark.parametrize(
     ("factor", "message"),
     [
-        ("torch.ones(int(L.shape[-1]))", r"^colorizer.onnx does not run as the model does: "),
+        ("torch.ones(int(L.shape[-1]))", r"^ONNX Runtime cannot run colorizer.onnx: "),
         ("float(L.square().mean())", r"^colorizer.onnx differs from the model by "),
-        ("torch.special.bessel_j0(L)", r"^colorizer.onnx cannot be made: .*bessel_j0"),
+        ("torch.special.bessel_j0(L)", r"^colorizer.onnx cannot be exported: .*bessel_j0"),
     ],
 )
 def test_a_file_that_would_not_do_what_the_model_does_is_refused(

@@ -1,4 +1,4 @@
-"""Colouring pictures of any size: lightness kept, chroma from the network."""
+"""Colorizing pictures of any size: lightness kept, chroma from the network."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,9 @@ from skimage.color import rgb2lab
 from aiaic import config
 from aiaic.audio import AudioConfig
 from aiaic.checkpointing import checkpoint
-from aiaic.color import lab_to_rgb, rgb_to_lab
-from aiaic.inference import colorizer as inference
-from aiaic.inference import upsampling
+from aiaic.color import fit_to_gamut, lab_to_rgb, rgb_to_lab
+from aiaic.inference import Colorizer, colorizer, upsampling
+from aiaic.inference.upsampling import upsample_and_join
 from aiaic.networks.backbone import BackboneConfig
 from aiaic.networks.encoders import EncoderConfig
 from aiaic.networks.guidance import GuidanceConfig
@@ -61,7 +61,7 @@ def test_size_and_lightness_are_kept_at_any_resolution(model, shape, grey):
     rgb = picture(*shape)
     if grey:
         rgb = rgb[..., 0]
-    result = inference.colorize(model, rgb, TONE, size_px=32)
+    result = Colorizer(model, size_px=32).colorize(rgb, TONE)
     assert result.rgb.shape == (*shape, 3)
     assert result.rgb.dtype == np.uint8
     colour = np.repeat(rgb[..., None], 3, 2) if grey else rgb
@@ -75,7 +75,7 @@ def test_a_colour_picture_and_its_grey_version_get_the_same_colours(model):
     rgb = picture(64, 80)
     L = rgb_to_lab(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0]
     grey = (lab_to_rgb(L, torch.zeros(1, 2, 64, 80))[0, 0] * 255).round().byte().numpy()
-    one, other = (inference.colorize(model, p, size_px=64).rgb for p in (rgb, grey))
+    one, other = (Colorizer(model, size_px=64).colorize(p).rgb for p in (rgb, grey))
     assert np.abs(rgb2lab(one) - rgb2lab(other)).mean() < 1
 
 
@@ -85,7 +85,7 @@ def test_resolution_hardly_changes_the_colours(model):
     for size in (512, 128):
         step = 512 // size
         shrunk = large.reshape(size, step, size, step, 3).mean((1, 3)).round().astype(np.uint8)
-        rgb = inference.colorize(model, shrunk, TONE, size_px=64).rgb
+        rgb = Colorizer(model, size_px=64).colorize(shrunk, TONE).rgb
         step = size // 64
         results.append(rgb2lab(rgb.reshape(64, step, 64, step, 3).mean((1, 3)) / 255))
     assert np.linalg.norm((results[0] - results[1])[..., 1:], axis=-1).mean() < 2
@@ -93,7 +93,7 @@ def test_resolution_hardly_changes_the_colours(model):
 
 def test_sixteen_bits_keep_their_lightness(model):
     deep = picture(40, 60).astype(np.uint16) * 257 + 100
-    result = inference.colorize(model, deep, TONE, size_px=32)
+    result = Colorizer(model, size_px=32).colorize(deep, TONE)
     assert result.rgb.dtype == np.uint16
     before, after = rgb2lab(deep / 65535), rgb2lab(result.rgb / 65535)
     assert np.abs(before[..., 0] - after[..., 0]).max() < 0.02
@@ -101,64 +101,62 @@ def test_sixteen_bits_keep_their_lightness(model):
 
 
 def test_five_lines_colour_a_picture_by_a_recording_of_any_rate(tmp_path):
-    colorizer = inference.Colorizer.load(write(tmp_path / "one", stage=3), device="cpu")
+    loaded = Colorizer.load(write(tmp_path / "one", stage=3), device="cpu")
     high = (0.3 * np.sin(np.arange(33_075) / 5 * 16_000 / 44_100)).astype(np.float32)
     rgb = picture(40, 60)
-    result = colorizer.colorize(rgb, high, sample_rate_hz=44_100)
+    result = loaded.colorize(rgb, high, sample_rate_hz=44_100)
     assert len(result.relevance_by_level) == 2
     assert result.relevance == pytest.approx(np.mean(result.relevance_by_level))
-    same = colorizer.colorize(rgb, TONE)
+    same = loaded.colorize(rgb, TONE)
     assert np.abs(result.rgb.astype(int) - same.rgb).mean() < 0.5  # but for rounding, the same
     assert result.relevance == pytest.approx(same.relevance, abs=0.01)
-    assert colorizer.colorize(rgb).relevance_by_level == ()
+    assert loaded.colorize(rgb).relevance_by_level == ()
 
 
 def test_a_colorizer_of_stage_1_takes_no_sound(tmp_path):
-    colorizer = inference.Colorizer.load(write(tmp_path / "one", stage=1))
-    assert colorizer.colorize(picture(40, 60)).relevance is None
+    loaded = Colorizer.load(write(tmp_path / "one", stage=1))
+    assert loaded.colorize(picture(40, 60)).relevance is None
     with pytest.raises(ValueError, match=r"stage 1.*or no sound"):
-        colorizer.colorize(picture(40, 60), TONE)
+        loaded.colorize(picture(40, 60), TONE)
 
 
 def test_strips_do_not_show():
     rgb = picture(90, 70)
     ab = torch.randn(1, 2, 32, 40, generator=torch.Generator().manual_seed(0)) * 20
-    assert np.array_equal(
-        upsampling.join_large(rgb, ab, strip_pixels=500), upsampling.join_large(rgb, ab)
-    )
+    assert np.array_equal(upsample_and_join(rgb, ab, strip_pixels=500), upsample_and_join(rgb, ab))
 
 
 def test_chroma_is_enlarged_bilinearly():
     ab = torch.randn(1, 2, 24, 30, generator=torch.Generator().manual_seed(0)) * 20
     for height, width in ((90, 70), (24, 61), (13, 17)):
         whole = torch.nn.functional.interpolate(ab, size=(height, width), mode="bilinear")
-        found = upsampling._enlarged(ab, height, width, slice(5, 12))
+        found = upsampling._upsample_rows(ab, height, width, slice(5, 12))
         torch.testing.assert_close(found, whole[:, :, 5:12], atol=1e-3, rtol=1e-4)
 
 
 def test_sixteen_bits_are_rounded():
     deep = np.full((32, 32, 3), 257 * 100 + 200, np.uint16)
-    assert (inference.small_picture(deep, 32) == 101).all()
+    assert (colorizer.small_picture(deep, 32) == 101).all()
 
 
 def test_views_are_taken_as_they_are(model):
     rgb = picture(40, 50)
     views = rgb[..., ::-1], TONE[::-1]
-    found = inference.colorize(model, *views, size_px=32)
-    expected = inference.colorize(model, *(view.copy() for view in views), size_px=32)
+    found = Colorizer(model, size_px=32).colorize(*views)
+    expected = Colorizer(model, size_px=32).colorize(*(view.copy() for view in views))
     assert np.array_equal(found.rgb, expected.rgb)
     assert found.relevance == expected.relevance
     deep = rgb[::-1].astype(np.uint16) * 257
-    inference.colorize(model, deep[::-1], TONE.astype(np.float64), size_px=32)
+    Colorizer(model, size_px=32).colorize(deep[::-1], TONE.astype(np.float64))
 
 
 def test_relevance_is_told_where_a_sound_took_part(model):
     rgb = picture(40, 40)
-    with_sound = inference.colorize(model, rgb, TONE, size_px=32)
+    with_sound = Colorizer(model, size_px=32).colorize(rgb, TONE)
     assert with_sound.relevance is not None
     assert 0 < with_sound.relevance < 1
-    without = inference.colorize(model, rgb, size_px=32)
-    silent = inference.colorize(model, rgb, TONE * 1e-4, size_px=32)
+    without = Colorizer(model, size_px=32).colorize(rgb)
+    silent = Colorizer(model, size_px=32).colorize(rgb, TONE * 1e-4)
     assert without.relevance is None
     assert silent.relevance is None
     assert np.array_equal(without.rgb, silent.rgb)
@@ -168,10 +166,10 @@ def test_relevance_is_told_where_a_sound_took_part(model):
 def test_the_loudest_window_is_heard():
     waveform = torch.zeros(1000)
     waveform[600:700] = torch.linspace(0.5, 1, 100)
-    window = inference.loudest_window(waveform, 200)
+    window = colorizer.loudest_window(waveform, 200)
     assert len(window) == 200
     assert window.square().sum() == waveform.square().sum()
-    short = inference.loudest_window(torch.tensor([1.0, 2.0, 3.0]), 7)
+    short = colorizer.loudest_window(torch.tensor([1.0, 2.0, 3.0]), 7)
     assert short.tolist() == [1, 2, 3, 1, 2, 3, 1]
 
 
@@ -179,7 +177,7 @@ def test_chroma_is_shrunk_into_srgb_without_a_change_of_lightness_or_hue():
     generator = torch.Generator().manual_seed(0)
     L = torch.rand(1, 1, 20, 20, generator=generator) * 100
     ab = torch.randn(1, 2, 20, 20, generator=generator) * 60
-    fitted = upsampling.into_srgb(L, ab)
+    fitted = fit_to_gamut(L, ab)
     reached = rgb_to_lab(lab_to_rgb(L, fitted))
     assert (reached[0] - L).abs().max() < 0.02
     cross = ab[:, 0] * fitted[:, 1] - ab[:, 1] * fitted[:, 0]
@@ -194,39 +192,39 @@ def test_chroma_is_shrunk_into_srgb_without_a_change_of_lightness_or_hue():
     [
         (np.zeros((4, 4, 4), np.uint8), None, "h w 3"),
         (np.zeros((0, 4, 3), np.uint8), None, "not empty"),
-        (np.zeros((4, 4, 3), np.float32), None, "8-bit"),
+        (np.zeros((4, 4, 3), np.float32), None, "uint8 or uint16"),
         (np.zeros((4, 4), np.uint8), np.zeros(0, np.float32), "no samples"),
         (np.zeros((4, 4), np.uint8), np.zeros((2, 9), np.float32), "mono"),
         (np.zeros((4, 4), np.uint8), np.zeros(9, np.int16), r"float in \[-1, 1\], not int16"),
-        (np.zeros((4, 4), np.uint8), np.full(9, np.nan, np.float32), "no numbers"),
+        (np.zeros((4, 4), np.uint8), np.full(9, np.nan, np.float32), "NaN or infinite"),
     ],
 )
 def test_what_is_no_picture_or_sound_is_refused(model, rgb, waveform, message):
     with pytest.raises(ValueError, match=message):
-        inference.colorize(model, rgb, waveform, size_px=32)
+        Colorizer(model, size_px=32).colorize(rgb, waveform)
 
 
 def test_a_checkpoint_gives_its_model_in_eval_mode(tmp_path):
     folder = write(tmp_path / "one", stage=3)
-    model = inference.load(folder, with_sound=True)
+    model = colorizer.load(folder, with_sound=True)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     expected = build(TINY, seed=3).state_dict()
     assert all(torch.equal(expected[name], value) for name, value in model.state_dict().items())
-    assert inference.view_size_px(folder) == 96
+    assert colorizer.view_size_px(folder) == 96
 
 
 def test_stage_1_has_no_ear(tmp_path):
     folder = write(tmp_path / "one", stage=1)
-    with pytest.raises(ValueError, match=r"stage 1.*give one of stage 3"):
-        inference.load(folder, with_sound=True)
-    assert not inference.load(folder).colorizer.always_relevant
+    with pytest.raises(ValueError, match=r"stage 1.*use a stage-3 checkpoint"):
+        colorizer.load(folder, with_sound=True)
+    assert not colorizer.load(folder).colorizer.always_relevant
 
 
 @pytest.mark.parametrize(("stage", "held"), [(1, True), (2, True), (3, False)])
 def test_relevance_is_held_where_nothing_taught_it(tmp_path, stage, held):
     folder = write(tmp_path / "one", stage=stage, **{"stage1.p_mismatch": 0})
-    assert inference.load(folder).colorizer.always_relevant is held
+    assert colorizer.load(folder).colorizer.always_relevant is held
 
 
 def test_a_checkpoint_that_lies_about_its_architecture_is_refused(tmp_path):
@@ -234,10 +232,10 @@ def test_a_checkpoint_that_lies_about_its_architecture_is_refused(tmp_path):
     record = checkpoint.read_record(folder)
     record.recipe["model"]["semantics"] = 9
     checkpoint.write_record(folder, record, tuple(record.files))
-    with pytest.raises(ValueError, match=r"not what its recipe says"):
-        inference.load(folder)
+    with pytest.raises(ValueError, match=r"do not match its recipe"):
+        colorizer.load(folder)
 
 
 def test_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        inference.load(tmp_path)
+        colorizer.load(tmp_path)

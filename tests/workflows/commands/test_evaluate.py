@@ -21,8 +21,7 @@ from aiaic.evaluation import metrics
 from aiaic.evaluation.perceptual import Lpips
 from data_prep import storage
 from workflows.commands import evaluate
-from workflows.evaluation import ground_truth as truth
-from workflows.evaluation import worker
+from workflows.evaluation import ground_truth, worker
 from workflows.media import images
 from workflows.options import Evaluate
 from workflows.tracking import mlflow_runs
@@ -177,9 +176,9 @@ def test_weights_of_metrics_are_named_by_their_checksum(
     file = tmp_path / "alexnet.safetensors"
     save_file({"features.0.weight": torch.zeros(1)}, file)
     wanted = options(shards, untrained_run, lpips_weights=str(file), out=str(tmp_path))
-    with pytest.raises(ValueError, match="holds no weights of torchvision's AlexNet"):
+    with pytest.raises(ValueError, match="does not hold torchvision's AlexNet weights"):
         evaluate.run(wanted)
-    with pytest.raises(ValueError, match="is no file of weights"):  # nothing is downloaded
+    with pytest.raises(ValueError, match="is not a file of weights"):  # nothing is downloaded
         evaluate.run(dataclasses.replace(wanted, lpips_weights="AlexNet_Weights.IMAGENET1K_V1"))
     monkeypatch.setattr(worker, "Lpips", Constant)
     result = evaluate.run(wanted).values
@@ -281,11 +280,11 @@ def test_a_truth_of_another_world_is_refused(shards, untrained_run, world, tmp_p
 
 
 def test_what_is_no_truth_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no truth at"):
-        truth.read(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no ground truth at"):
+        ground_truth.read(str(tmp_path))
     (tmp_path / "truth.parquet").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="is no truth of a synthetic world"):
-        truth.read(str(tmp_path))
+    with pytest.raises(ValueError, match="is not the ground truth of a synthetic world"):
+        ground_truth.read(str(tmp_path))
     pq.write_table(pa.table({"key": ["a"]}), tmp_path / "truth.parquet")
-    with pytest.raises(ValueError, match="is no truth of a synthetic world"):
-        truth.read(str(tmp_path / "truth.parquet"))
+    with pytest.raises(ValueError, match="is not the ground truth of a synthetic world"):
+        ground_truth.read(str(tmp_path / "truth.parquet"))

@@ -8,13 +8,12 @@ from aiaic.checkpointing import checkpoint
 from aiaic.export import onnx_export
 from data_prep import storage
 from workflows.artifacts import run_folder
-from workflows.commands import colorize, evaluate
-from workflows.commands import export as command
+from workflows.commands import colorize, evaluate, export
 from workflows.options import Colorize, Evaluate, Export
 
 
 def run(place, out):
-    return command.run(Export(checkpoint=str(place), out=str(out)))
+    return export.run(Export(checkpoint=str(place), out=str(out)))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def test_an_earlier_export_is_replaced_and_nothing_else(untrained_run, tmp_path)
     run(f"{untrained_run}/stage1", out)
     assert not (out / "audio.onnx").exists()
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"holds 'notes.txt', which is no part of an export"):
+    with pytest.raises(ValueError, match=r"holds 'notes.txt', which is not part of an export"):
         run(untrained_run, out)
     with pytest.raises(ValueError, match="is a file"):
         run(untrained_run, out / "notes.txt")

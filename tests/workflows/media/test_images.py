@@ -57,7 +57,7 @@ def test_sixteen_bit_grey_is_scaled():
 
 def test_what_is_no_picture_is_refused():
     for content in (b"", b"not a picture", b"GIF89a" + bytes(50)):
-        with pytest.raises(ValueError, match=r"'holiday\.png' is no picture"):
+        with pytest.raises(ValueError, match=r"'holiday\.png' is not a PNG, JPEG"):
             images.decode(content, "holiday.png")
 
 
@@ -77,7 +77,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(side):
     png += struct.pack(">I", zlib.crc32(chunk))
     data = b"IDAT" + zlib.compress(bytes(100))
     png += struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
-    with pytest.raises(ValueError, match=r"million|no picture"):
+    with pytest.raises(ValueError, match=r"million|is not a PNG"):
         images.decode(png, "bomb.png")
 
 
@@ -120,7 +120,7 @@ def test_sixteen_bits_stay_sixteen_where_the_format_has_them(suffix):
     assert np.array_equal(picture.rgb, deep)
     shallow = images.read(images.write(picture.rgb, picture, ".jpg"), "a")
     assert shallow.rgb.dtype == np.uint8
-    assert images.dropped(picture, ".jpg") == ["8 of 16 bits"]
+    assert images.dropped(picture, ".jpg") == ["16 bits reduced to 8"]
     assert images.dropped(picture, suffix) == []
 
 
@@ -136,7 +136,7 @@ def test_transparency_passes_through(bits, suffix):
         alpha = (alpha / 257).round()
     assert np.array_equal(back.alpha, alpha)
     assert images.read(images.write(source.rgb, source, ".jpg"), "a").alpha is None
-    assert "JPEG has no transparency" in images.dropped(source, ".JPG")
+    assert "transparency lost in JPEG" in images.dropped(source, ".JPG")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -216,13 +216,13 @@ def test_a_profile_of_other_channels_is_named():
     cmyk.save(
         file, "JPEG", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     )
-    with pytest.raises(ValueError, match="a colour profile of another kind"):
+    with pytest.raises(ValueError, match="a colour profile for other channels"):
         images.read(file.getvalue(), "a.jpg")
 
 
 def test_what_a_format_cannot_hold_is_named():
     wide = np.zeros((2, 17_000, 3), np.uint8)
-    with pytest.raises(ValueError, match=r"cannot write 'out/wide\.webp': .*choose \.png or \.tif"):
+    with pytest.raises(ValueError, match=r"cannot write 'out/wide\.webp': .*use \.png or \.tif"):
         images.write(wide, images.Picture(rgb=wide), "out/wide.webp")
 
 
@@ -237,10 +237,10 @@ def test_the_first_of_several_pages_is_taken_and_told():
     content = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])
     picture = images.read(content, "a")
     assert np.array_equal(picture.rgb, smooth())
-    assert images.dropped(picture, ".tif") == ["first of 2 pages"]
+    assert images.dropped(picture, ".tif") == ["only the first of 2 pages"]
 
 
 def test_samples_of_other_kinds_are_refused():
     content = saved(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF")
-    with pytest.raises(ValueError, match=r"'a' is a picture of kind .*float"):
+    with pytest.raises(ValueError, match=r"'a' has pixels of kind .*float"):
         images.read(content, "a")

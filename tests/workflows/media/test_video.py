@@ -10,7 +10,7 @@ import torch
 from skimage.color import rgb2lab
 
 from aiaic.audio import AudioConfig
-from aiaic.inference.colorizer import Colorizer
+from aiaic.inference import Colorizer
 from aiaic.networks.backbone import BackboneConfig
 from aiaic.networks.encoders import EncoderConfig
 from aiaic.networks.guidance import GuidanceConfig
@@ -204,7 +204,7 @@ def test_nothing_stands_under_the_name_before_the_end(make_clip, colorizer, tmp_
             raise KeyboardInterrupt
         return np.zeros((64, 96, 3), np.uint8)
 
-    monkeypatch.setattr(video._Painter, "paint", killed)
+    monkeypatch.setattr(video._Colorization, "colorize", killed)
     with pytest.raises(KeyboardInterrupt):
         video.colorize(str(source), str(tmp_path / "out" / "out.mp4"), colorizer)
     assert not (tmp_path / "out").exists()
@@ -213,10 +213,10 @@ def test_nothing_stands_under_the_name_before_the_end(make_clip, colorizer, tmp_
 def test_what_is_no_video_is_named(make_clip, colorizer, tmp_path):
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"nonsense" * 100)
-    with pytest.raises(ValueError, match=r"bad\.mp4' cannot be coloured: Invalid data found"):
+    with pytest.raises(ValueError, match=r"cannot read video '.*bad\.mp4': Invalid data found"):
         video.colorize(str(bad), str(tmp_path / "out.mp4"), colorizer)
     sound = make_clip(tmp_path / "sound.mp4", video=False)
-    with pytest.raises(ValueError, match=r"sound\.mp4' cannot be coloured: no video stream"):
+    with pytest.raises(ValueError, match=r"cannot read video '.*sound\.mp4': no video stream"):
         video.colorize(str(sound), str(tmp_path / "out.mp4"), colorizer)
 
 
@@ -225,7 +225,9 @@ def test_a_video_that_is_cut_off_is_refused(make_clip, colorizer, tmp_path):
         source = make_clip(tmp_path / name, seconds=4, edit=lambda i, _: scene(i, 1), **options)
         content = source.read_bytes()
         source.write_bytes(content[: len(content) // 2])
-        with pytest.raises(ValueError, match=rf"{name}' is cut off at [12]\.\d+ s of 4\.\d+ s"):
+        with pytest.raises(
+            ValueError, match=rf"{name}' is truncated: it ends at [12]\.\d+ s of 4\.\d+ s"
+        ):
             video.colorize(str(source), str(tmp_path / "out" / "out.mkv"), colorizer)
     assert not (tmp_path / "out").exists()
 
@@ -263,7 +265,7 @@ def test_damaged_sound_is_told(make_clip, colorizer, tmp_path, share):
 def test_sound_that_says_nothing_is_told(make_clip, colorizer, tmp_path):
     source = make_clip(tmp_path / "in.mp4", seconds=0.3, loudness=1e-5)
     outcome = video.colorize(str(source), str(tmp_path / "out.mp4"), colorizer)
-    assert outcome.notes == ("nothing to be heard in the sound",)
+    assert outcome.notes == ("the sound is silent",)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +289,7 @@ def test_sound_that_a_format_cannot_hold_is_named(
                 packet.stream = pictures
                 two.mux(packet)
         two.mux([p for p in [*sound.encode(samples), *sound.encode(None)] if p.size])
-    with pytest.raises(ValueError, match=rf"cannot hold {codec} sound: .*\.mkv"):
+    with pytest.raises(ValueError, match=rf"cannot contain {codec} sound: .*\.mkv"):
         video.colorize(str(source), str(tmp_path / f"out{suffix}"), colorizer)
     video.colorize(str(source), str(tmp_path / "out.mkv"), colorizer)
     assert packets(tmp_path / "out.mkv") == packets(source)
@@ -306,9 +308,14 @@ def test_scores_against_the_original(make_clip, tmp_path):
     scores = video.measure(str(grey), str(original))
     assert scores.psnr_db < 30
     assert scores.flicker_ab < 0.2
+    cut = make_clip(tmp_path / "e.mp4", seconds=1, edit=lambda i, n: moving(i, 30 * (n // 5)))
+    assert video.measure(str(cut), str(cut)).flicker_ab < 0.5  # colours change only at the cut
+    frozen = make_clip(tmp_path / "f.mp4", seconds=0.1, edit=moving)
+    with pytest.raises(ValueError, match="has two frames"):
+        video.measure(str(frozen), str(frozen))
     large = make_clip(tmp_path / "d.mp4", seconds=1, width=192, height=128)
-    with pytest.raises(ValueError, match="not as large"):
+    with pytest.raises(ValueError, match="differ in size"):
         video.measure(str(large), str(original))
     short = make_clip(tmp_path / "c.mp4", seconds=0.5, edit=moving)
-    with pytest.raises(ValueError, match="not as long"):
+    with pytest.raises(ValueError, match="differ in length"):
         video.measure(str(short), str(original))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from workflows.report import evaluation_page, tables
-from workflows.report.examples import Example, Heard
-from workflows.report.extremes import Case
+from workflows.report.examples import Example, SoundResult
+from workflows.report.extremes import ExtremeClip
 
 ROW = {
     "psnr": 21.5, "mse_ab": 0.01, "ssim": 0.9, "colorfulness": 30.0, "colorfulness_abs": 31.0,
@@ -39,10 +39,10 @@ def result(**changes):
 
 def example(other: bool = True, label: str = "blue_sea") -> Example:
     picture = np.full((24, 24, 3), 90, np.uint8)
-    heard = Heard(rgb=picture, relevance=0.75, wav=b"RIFF", label=label)
+    sound = SoundResult(rgb=picture, relevance=0.75, wav=b"RIFF", label=label)
     return Example(
-        key="a", label=label, grey=picture, without_sound=picture, own=heard,
-        other=heard if other else None, truth=picture,
+        key="a", label=label, grey=picture, without_sound=picture, own=sound,
+        other=sound if other else None, truth=picture,
     )  # fmt: skip
 
 
@@ -103,25 +103,25 @@ def test_charts_take_the_colour_of_the_page():
     assert "prefers-color-scheme: dark" in html
 
 
-def case(**changes):
+def extreme(**changes):
     picture = np.full((24, 24, 3), 90, np.uint8)
     values = {
         "key": "a", "label": "blue_sea", "grey": picture, "without_sound": picture, "own": picture,
         "truth": picture, "psnr_missing": 25.0, "psnr_matched": 22.75,
     }  # fmt: skip
-    return Case(**(values | changes))
+    return ExtremeClip(**(values | changes))
 
 
 def test_extremes_are_shown_with_what_they_gain():
     html = evaluation_page.render(
-        result(), [], STAGES, {"best": [case(psnr_matched=30.0)], "worst": [case()]}
+        result(), [], STAGES, {"best": [extreme(psnr_matched=30.0)], "worst": [extreme()]}
     )
     assert html.count('<div class="four">') == 2
     assert "Furthest" not in html
     assert "(+5.0 dB)" in html
     assert "25.0 dB without, 22.8 dB with its own sound (\N{MINUS SIGN}2.2 dB)" in html
     hostile = evaluation_page.render(
-        result(), [], STAGES, {"best": [case(key=HOSTILE, label=HOSTILE)]}
+        result(), [], STAGES, {"best": [extreme(key=HOSTILE, label=HOSTILE)]}
     )
     assert HOSTILE not in hostile
     parser = Tags()

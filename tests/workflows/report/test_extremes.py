@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from aiaic.evaluation import metrics
-from workflows.evaluation.target import open_subject
-from workflows.options import Evaluate
+from workflows.evaluation.job import EvaluationJob
+from workflows.evaluation.target import open_target
 from workflows.report import extremes
 
 
@@ -42,31 +42,30 @@ def test_without_a_sound_there_are_none():
 
 
 def test_pictures_are_those_that_were_scored(shards, untrained_run):
-    subject = open_subject(
-        Evaluate(shards=shards, checkpoint=str(untrained_run)), torch.device("cpu")
-    )
-    key = subject.refs[1].key
+    job = EvaluationJob(shards=shards, checkpoint=str(untrained_run), split="test")
+    target = open_target(job, torch.device("cpu"))
+    key = target.refs[1].key
     row = {key: {"psnr": 20.0}}
-    found = extremes.colour(
+    found = extremes.colorize(
         {extremes.BEST: [key]},
-        subject.refs,
+        target.refs,
         {"matched": row, "missing": {key: {"psnr": 18.0}}},
         names={key: "owl"},
-        model=subject.networks.model,
-        loader=subject.loader(with_sound=True),
+        model=target.networks.model,
+        loader=target.loader(with_sound=True),
     )
-    (case,) = found[extremes.BEST]
-    assert (case.key, case.label, case.psnr_missing, case.psnr_matched) == (key, "owl", 18, 20)
-    (batch,) = subject.loader(with_sound=False).evaluation(subject.refs[1:2], 1)
-    assert (torch.from_numpy(case.truth).permute(2, 0, 1) == batch.picture[0]).all()
-    pair = [torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None] for rgb in (case.own, case.truth)]
+    (clip,) = found[extremes.BEST]
+    assert (clip.key, clip.label, clip.psnr_missing, clip.psnr_matched) == (key, "owl", 18, 20)
+    (batch,) = target.loader(with_sound=False).evaluation(target.refs[1:2], 1)
+    assert (torch.from_numpy(clip.truth).permute(2, 0, 1) == batch.picture[0]).all()
+    pair = [torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None] for rgb in (clip.own, clip.truth)]
     assert metrics.psnr(*pair).item() < metrics.MAX_PSNR_DB
-    assert case.grey.std(axis=2).max() < 1.5
-    assert (case.own != case.without_sound).any()
+    assert clip.grey.std(axis=2).max() < 1.5
+    assert (clip.own != clip.without_sound).any()
 
 
 @pytest.mark.parametrize("size_px", [0, -32, 40])
 def test_a_size_that_networks_cannot_halve_is_refused(shards, untrained_run, size_px):
-    options = Evaluate(shards=shards, checkpoint=str(untrained_run), size_px=size_px)
-    with pytest.raises(ValueError, match=f"--size-px is {size_px}: give a multiple of 32"):
-        open_subject(options)
+    job = EvaluationJob(shards=shards, checkpoint=str(untrained_run), split="test", size_px=size_px)
+    with pytest.raises(ValueError, match=f"--size-px is {size_px}: use a multiple of 32"):
+        open_target(job)
