@@ -40,7 +40,7 @@ class LogMel(nn.Module):
 
     VGGSound's official front end works on log spectrograms of 16 kHz mono sound as well; mel bands,
     and statistics of the training sounds instead of each clip's own (loudness is information), are
-    ours. :meth:`measure` finds them; they are part of a checkpoint.
+    ours. :meth:`fit_normalization` finds them; they are part of a checkpoint.
     """
 
     mean_db: Tensor
@@ -84,10 +84,10 @@ class LogMel(nn.Module):
         return ((self.decibels(waveform) - mean) / deviation).unsqueeze(1)
 
     @torch.no_grad()
-    def measure(self, waveforms: Iterable[Tensor]) -> None:
-        """Take mean and deviation of each band from sounds [b t]; of none, nothing follows.
+    def fit_normalization(self, waveforms: Iterable[Tensor]) -> None:
+        """Set each band's mean and deviation to those of sounds [b t]; without any, change nothing.
 
-        The deviation is at least 1 dB, so that a band without sound stays harmless.
+        The deviation is at least 1 dB, so that a band without sound is not amplified.
         """
         totals = torch.zeros(3, len(self.mean_db), dtype=torch.float64)
         for waveform in waveforms:

@@ -1,5 +1,7 @@
-"""Collect a tensor from all workers in the order of the global batch."""
+"""Collectives over all workers of a training; without a process group, this process alone."""
 
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,12 +16,22 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def gather(x: Tensor, batch: Batch) -> Tensor:
-    """Rows ``x [b ...]`` of every worker, as ``[global_size ...]`` in the global batch's order.
+def sum_by_name(values: Mapping[str, float]) -> dict[str, float]:
+    """Sum of each named value over all workers; a worker may lack some names."""
+    if world_size() == 1:
+        return dict(values)
+    parts: list[dict[str, float]] = [{} for _ in range(world_size())]
+    dist.all_gather_object(parts, dict(values))
+    names = dict.fromkeys(itertools.chain.from_iterable(parts))
+    return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
 
-    Differentiable: the gradient of a worker's rows is the sum over what all workers did with them.
-    Workers may own different numbers of rows. Each puts its own into zeros, and these are summed:
-    the shapes follow from the batch alone, so that nobody waits for the device to tell them.
+
+def gather(x: Tensor, batch: Batch) -> Tensor:
+    """The rows ``x [b ...]`` of all workers as ``[global_size ...]``, in global batch order.
+
+    Differentiable: the gradient of a worker's rows is the sum over what all workers computed from
+    them. Workers may own different numbers of rows. Each worker writes its rows into zeros, which
+    are then summed: all shapes follow from the batch, so the host never waits for the device.
     """
     if world_size() == 1:
         return x

@@ -43,10 +43,10 @@ from gpu_steps import (  # noqa: E402
 )
 
 from aiaic import config, recipes  # noqa: E402
-from aiaic.checkpointing.async_saver import OffDevice  # noqa: E402
-from aiaic.loading import prefetch  # noqa: E402
+from aiaic.checkpointing.async_saver import StagedTensors  # noqa: E402
 from aiaic.loading.loader import Loader  # noqa: E402
-from aiaic.training import build_stage as stages  # noqa: E402
+from aiaic.loading.prefetch import prefetch_to_device  # noqa: E402
+from aiaic.training import build_stage  # noqa: E402
 from aiaic.training.recipe import Recipe  # noqa: E402
 
 PARTS = ("stages", "without", "data", "sweep", "kernels")
@@ -172,7 +172,7 @@ class Benchmark:
     @contextlib.contextmanager
     def _loading(self, stage: int, recipe: Recipe, device: torch.device) -> Iterator[Any]:
         sampling = {"sampling.batch_size": self.batch, "sampling.streams": min(self.batch, 64)}
-        recipe, needs = config.override(recipe, sampling), stages.needs(stage, recipe)
+        recipe, needs = config.override(recipe, sampling), build_stage.needs(stage, recipe)
         samples = encoded_samples(recipe, 20 * self.batch)
         loader = Loader(
             read=samples.read,
@@ -184,7 +184,7 @@ class Benchmark:
             pinned=device.type == "cuda",
         )
         made = loader.training(samples.train, recipe.sampling, 0, 1, 0)
-        with contextlib.closing(prefetch.ahead(made, device)) as batches:
+        with contextlib.closing(prefetch_to_device(made, device)) as batches:
             yield batches
 
     def _blocked(self, training: Training) -> Row:
@@ -195,7 +195,7 @@ class Benchmark:
             tensors |= {f"{moment}{i}": state[p][moment] for i, p in enumerate(training.parameters)}
         synchronize(self.device)
         begun = time.perf_counter()
-        copies = OffDevice(tensors, [])
+        copies = StagedTensors(tensors, [])
         blocked_s = time.perf_counter() - begun
         synchronize(self.device)
         on_device_s = time.perf_counter() - begun

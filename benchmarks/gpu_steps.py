@@ -16,9 +16,8 @@ from torch import nn
 from aiaic.loading.batch import Batch, mirrored
 from aiaic.loading.loader import Samples
 from aiaic.loading.sampler import SampleRef
-from aiaic.networks import model as networks
-from aiaic.training import acceleration
-from aiaic.training import build_stage as stages
+from aiaic.networks.model import build_model
+from aiaic.training import acceleration, build_stage
 from aiaic.training.optim import AveragedWeights, adamw
 from aiaic.training.recipe import Recipe
 from aiaic.training.throughput import flops_per_sample, peak_flops
@@ -43,8 +42,8 @@ class Training:
         _forget()
         self.recipe, self.device, self.choices, self.step_number = recipe, device, choices, 0
         torch.backends.cudnn.benchmark = True
-        model = networks.build(recipe.model, 0)
-        self.stage = stages.build(stage, model, recipe).to(device)
+        model = build_model(recipe.model, 0)
+        self.stage = build_stage.build(stage, model, recipe).to(device)
         if choices.channels_last and device.type == "cuda":
             self.stage.to(memory_format=torch.channels_last)
         if choices.compiled:
@@ -131,7 +130,7 @@ def _forget() -> None:
 
 def synthetic_batch(stage: int, recipe: Recipe, size: int, device: torch.device) -> Batch:
     """A batch of noise, on the device, laid out as the loader does."""
-    needs, px = stages.needs(stage, recipe), recipe.view.size_px
+    needs, px = build_stage.needs(stage, recipe), recipe.view.size_px
 
     def pictures() -> torch.Tensor:
         shape = (size, px, px, 3)

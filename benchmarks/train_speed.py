@@ -36,8 +36,9 @@ from aiaic.loading.batch import Batch
 from aiaic.loading.loader import Samples
 from aiaic.training import loop
 from aiaic.training.context import LocalContext
-from aiaic.training.loop import Trainer
 from aiaic.training.recipe import Recipe
+from aiaic.training.spec import StageSpec
+from aiaic.training.trainer import Trainer
 from data_prep import catalog, synthetic
 from data_prep.media.sample import MediaSettings
 from data_prep.shards import build
@@ -100,10 +101,11 @@ def _loader(recipe: Recipe, samples: Samples, folder: Path, rounds: int) -> dict
     for number, name in itertools.product(range(rounds), found):
         trainer = _trainer(recipe, samples, folder / f"{name}{number}")
         if name == "synthetic":
-            trainer.__dict__["_batches"] = functools.partial(_same, next(trainer._batches()))
-        trainer.fit()
-        trainer.run.flush()
-        found[name].append(_rate(trainer.journal.timings().rows))
+            batch = next(trainer.batches.training(0))
+            trainer.batches.__dict__["training"] = functools.partial(_same, batch)
+        loop.fit(trainer)
+        trainer.context.flush()
+        found[name].append(_rate(trainer.history.timings().rows))
     ratios = [a / b for a, b in zip(found["end_to_end"], found["synthetic"], strict=True)]
     return {
         "samples_per_s": {name: round(statistics.median(r), 1) for name, r in found.items()},
@@ -119,7 +121,7 @@ def _checkpoints(recipe: Recipe, samples: Samples, folder: Path) -> dict[str, An
     for number, saving in itertools.product(range(3), settings):
         own = config.override(recipe, {"training.save_every": settings[saving]})
         trainer = _trainer(own, samples, folder / f"{number}{saving}")
-        save = trainer.run.save
+        save = trainer.context.save
 
         def timed(*arguments: Any, save: Any = save) -> None:
             begun = time.perf_counter()
@@ -127,11 +129,11 @@ def _checkpoints(recipe: Recipe, samples: Samples, folder: Path) -> dict[str, An
             blocked.append(time.perf_counter() - begun)
 
         if saving:
-            trainer.run.save = timed
+            trainer.context.save = timed
         begun = time.perf_counter()
-        trainer.fit()
+        loop.fit(trainer)
         seconds[saving].append(time.perf_counter() - begun)
-        trainer.run.flush()
+        trainer.context.flush()
     saves = recipe.stage1.steps // 10 - 1  # the last step has one in any case
     cost_s = (min(seconds[True]) - min(seconds[False])) / saves
     return {
@@ -147,7 +149,7 @@ def _blocked(recipe: Recipe, samples: Samples, folder: Path) -> dict[str, Any]:
         recipe, {"sampling.batch_size": 2, "sampling.streams": 1, "stage1.scene_view": "crop"}
     )
     trainer = _trainer(small, samples, folder)
-    with contextlib.closing(trainer._batches()) as made:
+    with contextlib.closing(trainer.batches.training(0)) as made:
         loop.train_step(trainer, trainer.stage, [next(made)])
     copying, writing = [], []
     for _ in range(5):
@@ -197,10 +199,12 @@ def _ray(recipe: Recipe, folder: Path, rounds: int) -> dict[str, Any]:
 def _trainer(recipe: Recipe, samples: Samples, folder: Path) -> Trainer:
     torch.set_num_threads(recipe.training.threads)
     unvalidated = dataclasses.replace(samples, validation=())
-    return Trainer(1, recipe, unvalidated, LocalContext(folder), None, CPU)
+    spec = StageSpec(stage=1, recipe=recipe, samples=unvalidated, device=CPU)
+    return Trainer(spec, LocalContext(folder))
 
 
-def _same(batch: Batch) -> Generator[Batch, None, None]:
+def _same(batch: Batch, start: int) -> Generator[Batch, None, None]:
+    del start
     while True:
         yield batch
 

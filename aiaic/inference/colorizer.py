@@ -22,7 +22,7 @@ from aiaic.audio import fit_length
 from aiaic.checkpointing import checkpoint
 from aiaic.color import AB_SCALE, lightness, picture_to_rgb, to_8_bit
 from aiaic.inference.upsampling import upsample_and_join
-from aiaic.networks.model import Model, ModelConfig, build
+from aiaic.networks.model import Model, ModelConfig, build_model
 
 _MULTIPLE = 32  # pictures are padded to a multiple of the deepest stride of the backbones
 _MAX_ASPECT = 8
@@ -59,7 +59,7 @@ def load(folder: Path, *, with_sound: bool = False) -> Model:
     record = checkpoint.read_record(folder)
     if with_sound and record.stage == 1:
         raise ValueError(_NO_AUDIO_ENCODER.format(f"checkpoint '{folder}'"))
-    model = build(config.from_json(ModelConfig, _part(folder, record, "model")), seed=0)
+    model = build_model(config.from_json(ModelConfig, _part(folder, record, "model")), seed=0)
     try:
         model.load_state_dict(checkpoint.read_model(folder))
     except RuntimeError as error:

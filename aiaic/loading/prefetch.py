@@ -1,4 +1,4 @@
-"""Batches to the device, one step ahead of the one that is computed."""
+"""Copies batches to the device, one step ahead of the one that is being computed."""
 
 import contextlib
 import dataclasses
@@ -10,24 +10,24 @@ from torch import Tensor
 from aiaic.loading.batch import Batch
 
 
-def ahead(
+def prefetch_to_device(
     batches: Generator[Batch, None, None], device: torch.device
 ) -> Generator[Batch, None, None]:
-    """The same batches on ``device``; closing this closes ``batches``.
+    """The same batches on ``device``; closing this generator closes ``batches``.
 
-    On CUDA the next batch is copied on a stream of its own while the one before is computed: for
-    that it must lie in page-locked memory (``Loader.pinned``), otherwise copying waits. Elsewhere
-    batches pass one by one.
+    On CUDA the next batch is copied on its own stream while the current one is computed. This
+    needs batches in page-locked memory (``Loader.pinned``); otherwise the copy blocks. On other
+    devices batches pass one by one.
     """
     with contextlib.closing(batches):
         if device.type == "cuda":
-            yield from _copied_ahead(batches, device)
+            yield from _prefetched(batches, device)
         else:
             for batch in batches:
                 yield batch.to(device)
 
 
-def _copied_ahead(
+def _prefetched(
     batches: Generator[Batch, None, None], device: torch.device
 ) -> Generator[Batch, None, None]:
     copies = torch.cuda.Stream(device)
@@ -45,11 +45,11 @@ def _copied_ahead(
 
 
 def _arrived(batch: Batch, copied: torch.cuda.Event) -> Batch:
-    """A batch for the current stream, which waits for its copy; the host does not."""
+    """A batch whose copy the current stream waits for; the host does not wait."""
     stream = torch.cuda.current_stream(batch.draws.device)
     stream.wait_event(copied)
     for field in dataclasses.fields(batch):
         value = getattr(batch, field.name)
         if isinstance(value, Tensor):
-            value.record_stream(stream)  # or its memory would be given to the next copy too early
+            value.record_stream(stream)  # or the next copy could reuse its memory too early
     return batch

@@ -147,7 +147,7 @@ class Model(nn.Module):
         return self.audio(waveform), ~is_silent(waveform)
 
 
-def build(model: ModelConfig, seed: int) -> Model:
+def build_model(model: ModelConfig, seed: int) -> Model:
     """Build a model with random weights that depend on ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

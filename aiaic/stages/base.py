@@ -81,11 +81,11 @@ class Stage(nn.Module, ABC):
         No collective, no draw, no look at a value: these may be compiled.
         """
 
-    def listen(self, batches: Iterable[Batch]) -> None:
-        """Find what must be known of the training sounds before the first step of a run.
+    def fit_normalization(self, batches: Iterable[Batch]) -> None:
+        """Compute the normalization of sounds before the first step of a run, where it is needed.
 
         Args:
-            batches: fixed ones, the same on every worker; not touched where nothing is to be found.
+            batches: fixed training batches, the same on every worker; read only if needed.
         """
 
     @abstractmethod
@@ -105,12 +105,12 @@ class HearingStage(Stage):
 
     augmentation: AugmentationConfig
 
-    def listen(self, batches: Iterable[Batch]) -> None:
+    def fit_normalization(self, batches: Iterable[Batch]) -> None:
         log_mel = self.model.audio.log_mel
         if bool(log_mel.measured):  # by the stage before
             return
         device = log_mel.mean_db.device
-        log_mel.measure(_sounds(batch.to(device)) for batch in batches)
+        log_mel.fit_normalization(_sounds(batch.to(device)) for batch in batches)
 
     def hear(self, batch: Batch, *, augmented: bool) -> Float[Tensor, "b d"]:
         """Scene semantics of a batch's sounds; of parts of them in training."""

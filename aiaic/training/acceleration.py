@@ -1,4 +1,4 @@
-"""What makes a stage fast, put on it from outside."""
+"""Speeds a stage up from outside: memory format, kernels, compilation, data parallelism."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from aiaic import distributed as gather
+from aiaic import distributed
 from aiaic.stages.base import Stage
 from aiaic.training.optim import TrainingConfig
 
@@ -15,23 +15,23 @@ from aiaic.training.optim import TrainingConfig
 def accelerate(
     stage: Stage, training: TrainingConfig, device: torch.device, *, precision: str
 ) -> None:
-    """Fit a stage to the device that it lies on: memory format, kernels, compilation.
+    """Choose memory format, kernels and compilation for the stage's device.
 
-    In fp32 a run is deterministic: with as many threads and workers on the same hardware, the same
-    recipe gives the same bits, resumed or not. So on CUDA fp32 takes deterministic kernels, and
-    full fp32 in convolutions, whose default is TF32. In bf16 it takes the fastest ones. Matrix
-    products outside of autocast (mel bands) stay in full fp32 in both: they are small.
+    In fp32 a run is deterministic: on the same hardware, with the same numbers of threads and
+    workers, the same recipe gives the same bits, resumed or not. So fp32 on CUDA uses deterministic
+    kernels, and full fp32 in convolutions, whose default is TF32. bf16 uses the fastest kernels.
+    Matrix products outside autocast (mel bands) are full fp32 in both cases: they are small.
 
     Args:
-        stage: on the device already; its parameters keep their identity, its weights their names.
-        training: says whether to compile.
-        device: where it is.
-        precision: ``fp32`` or ``bf16``, as :func:`aiaic.training.optim.resolve_precision` found it.
+        stage: already on the device; its parameters keep their identity, its weights their names.
+        training: whether to compile.
+        device: the stage's.
+        precision: ``fp32`` or ``bf16``, see :func:`aiaic.training.optim.resolve_precision`.
     """
     deterministic = precision == "fp32"
     if device.type == "cuda":
         _choose_kernels(deterministic=deterministic)
-        # On CPUs GroupNorm is several times slower in this format.
+        # Not on CPUs, where GroupNorm is several times slower in this format.
         stage.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     fast = device.type == "cuda" and not deterministic
     if training.compile == "yes" or (training.compile == "auto" and fast):
@@ -39,34 +39,34 @@ def accelerate(
 
 
 def compile_parts(stage: Stage, backend: str = "inductor") -> None:
-    """Compile a stage's tensor parts in place, when they first run: names of weights stay.
+    """Compile a stage's tensor parts in place, at their first call; names of weights do not change.
 
-    Shapes are fixed in training, so none is taken for dynamic; collectives, draws and the
-    spectrogram stay outside. Validation runs uncompiled (:meth:`aiaic.stages.base.Stage.validate`).
+    Shapes are fixed in training, so none is dynamic. Collectives, random draws and the spectrogram
+    are not compiled, and neither is validation (:meth:`aiaic.stages.base.Stage.validate`).
     """
     for part in stage.tensor_parts():
         part.compile(backend=backend, dynamic=False)
 
 
-def distributed(stage: Stage) -> nn.Module:
-    """The stage as workers train it together; the stage itself where there is one worker.
+def data_parallel(stage: Stage) -> nn.Module:
+    """The stage wrapped in DDP; the stage itself if there is one worker.
 
-    All gradients of a step are exchanged with its last micro-batch: run the others within
-    :func:`unexchanged`. The graph is not declared static: it would gain nothing, and with torch
-    2.11 the gradients of a module that returns a dataclass, or of micro-batches, were then never
-    exchanged, without a word.
+    The gradients of a step are exchanged with its last micro-batch: run the others within
+    :func:`no_sync`. The graph is not declared static: that would gain nothing, and in torch 2.11
+    the gradients of micro-batches, or of a module that returns a dataclass, were then silently not
+    exchanged.
 
     Args:
         stage: on its device.
     """
-    if gather.world_size() == 1:
+    if distributed.world_size() == 1:
         return stage
-    # Buffers are constants, which each worker finds for itself: none is sent around.
+    # Buffers are constants that each worker computes for itself.
     return DistributedDataParallel(stage, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def unexchanged(module: nn.Module) -> AbstractContextManager[None]:
-    """Within it gradients stay on this worker: for all but the last micro-batch of a step."""
+def no_sync(module: nn.Module) -> AbstractContextManager[None]:
+    """Within the context gradients stay on this worker: for all but a step's last micro-batch."""
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
@@ -74,7 +74,7 @@ def _choose_kernels(*, deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.allow_tf32 = not deterministic
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by the first product
-        # A warning, not an error, where an operation has no such kernel.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
+        # Operations without a deterministic kernel warn instead of raising.
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore

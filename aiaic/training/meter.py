@@ -1,4 +1,4 @@
-"""What a stage's steps come to between two reports, without a synchronization per step."""
+"""Accumulates losses on the device between reports, without a host sync per step."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ _COUNT = "samples"
 
 
 class NonFiniteLossError(ValueError):
-    """The loss of a batch, or its gradient, is not finite; the last checkpoint stands."""
+    """A loss or gradient is not finite; the last checkpoint is intact."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,25 +24,26 @@ class Totals:
     """Sums over the samples of all workers since the last report."""
 
     sums: dict[str, float]
+    """Of each loss term."""
     samples: float
     ledger: int
     """Sum of the hashes of (step, sample); see :func:`aiaic.loading.sampler.ledger`."""
 
     def means(self) -> dict[str, float]:
-        """Of each term."""
+        """Mean of each loss term."""
         return {name: value / self.samples for name, value in self.sums.items()}
 
     def pending(self) -> dict[str, float]:
-        """As a checkpoint keeps them, so that a resumed run reports the same means."""
+        """The sums as a checkpoint stores them, so that a resumed run reports the same means."""
         return self.sums | {_COUNT: self.samples} if self.samples else {}
 
 
 class Meter:
-    """Sums of a stage's terms on the device.
+    """Sums of a stage's loss terms on the device.
 
     Args:
-        device: where they are kept.
-        pending: what a checkpoint has kept, on the worker that goes on with it.
+        device: where the sums are kept.
+        pending: what a checkpoint stored, on the one worker that resumes with it.
     """
 
     def __init__(self, device: torch.device, pending: Mapping[str, float]) -> None:
@@ -57,7 +58,7 @@ class Meter:
         self._watched: list[tuple[int, str, tuple[str, ...], Tensor]] = []
 
     def add(self, step: int, batch: Batch, output: StageOutput) -> None:
-        """Count in what a (micro-)batch of a step, from 1, came to."""
+        """Add the losses of a (micro-)batch of a step, counted from 1."""
         for name, values in {"loss": output.loss, **output.terms}.items():
             total = values.detach().float().sum()
             self._sums[name] = self._sums[name] + total if name in self._sums else total
@@ -66,39 +67,41 @@ class Meter:
         self.watch(step, "loss", batch.keys, output.loss.detach())
 
     def watch(self, step: int, what: str, keys: Sequence[str], values: Tensor) -> None:
-        """Remember values that have to be finite, and the samples that they come from."""
+        """Check at the next report that values are finite; ``keys`` are their samples."""
         self._watched.append((step, what, tuple(keys), values))
 
     def totals(self) -> Totals:
-        """What all workers have counted since the last report; every worker has to ask.
+        """The sums over all workers since the last report.
+
+        A collective: every worker must call it.
 
         Raises:
             NonFiniteLossError: a loss or gradient is not finite; the first such step is named, with
                 its batch.
         """
         names = sorted(self._sums)
-        counted = torch.tensor(self._count, device=self._device)
-        odd = [values.isfinite().logical_not().any() for _, _, _, values in self._watched]
-        odds = torch.stack(odd).sum() if odd else torch.zeros((), device=self._device)
-        sums = torch.stack([*(self._sums[name] for name in names), counted, odds.float()])
+        count = torch.tensor(self._count, device=self._device)
+        bad = [values.isfinite().logical_not().any() for _, _, _, values in self._watched]
+        bad_count = torch.stack(bad).sum() if bad else torch.zeros((), device=self._device)
+        sums = torch.stack([*(self._sums[name] for name in names), count, bad_count.float()])
         ledger = torch.tensor(self._ledger, device=self._device)
         if distributed.world_size() > 1:
             dist.all_reduce(sums)
             dist.all_reduce(ledger)
-        *values, samples, refused = sums.tolist()
-        if refused:
-            self._refuse()
+        *values, samples, not_finite = sums.tolist()
+        if not_finite:
+            self._raise_not_finite()
         return Totals(
             sums=dict(zip(names, values, strict=True)),
             samples=samples,
             ledger=int(ledger) & LEDGER_MASK,
         )
 
-    def clear(self) -> None:
-        """Begin anew, after a report."""
+    def reset(self) -> None:
+        """Start over, after a report."""
         self._sums, self._count, self._ledger, self._watched = {}, 0.0, 0, []
 
-    def _refuse(self) -> None:
+    def _raise_not_finite(self) -> None:
         """Name the first step with a value that is not finite: all later ones follow from it."""
         bad = [
             (step, order, what, float(values[~values.isfinite()].flatten()[0]), keys)
@@ -112,5 +115,5 @@ class Meter:
         step, _, what, value, keys = min(bad)
         raise NonFiniteLossError(
             f"step {step}: the {what} is {value} on the batch {', '.join(keys)}; the last "
-            "checkpoint stands. Lower the stage's learning_rate, or look at these samples"
+            "checkpoint is intact. Lower the stage's learning_rate, or inspect these samples"
         )

@@ -1,4 +1,4 @@
-"""Settings of the loop, the learning rate, and averaged weights."""
+"""Settings of the loop, the optimizer, the learning rate schedule, and averaged weights."""
 
 import dataclasses
 import math
@@ -12,40 +12,40 @@ from torch import Tensor, nn
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """The loop, the same for all stages."""
+    """The training loop, the same for all stages."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto``: bf16 autocast where the hardware computes in it, else fp32."""
+    """``auto``: bf16 autocast where the hardware has native bf16 arithmetic, otherwise fp32."""
     threads: int = 2
-    """Threads of torch in each worker process, whatever runs it."""
+    """PyTorch threads in each worker process."""
     decode_threads: int = 2
     """Threads that read and decode samples in each worker process."""
     weight_decay: float = 0.01
-    """AdamW's weight decay, on matrices and filters alone."""
+    """AdamW's weight decay, applied to matrices and filters only."""
     clip_norm: float = 1.0
-    """Bound of the gradient's norm."""
+    """Largest norm of the gradient; longer ones are scaled down to it."""
     warmup_steps: int = 50
     """Steps over which the learning rate rises linearly, at most a tenth of the stage."""
     ema_decay: float = 0.99
-    """Decay of the averaged weights per step."""
+    """Decay per step of the averaged weights, which are the ones evaluated and exported."""
     report_every: int = 20
     """Steps between points of the curves."""
     validate_every: int = 400
-    """Steps between validations, by which the best checkpoint is chosen; the last step has one."""
+    """Steps between validations, which select the best checkpoint; the last step is validated."""
     save_every: int = 400
-    """Steps between checkpoints; each validation has one besides."""
+    """Steps between checkpoints; each validation is followed by one as well."""
     keep: int = 2
-    """Newest checkpoints that stay beside the best, so that a damaged one has another before it."""
+    """How many of the newest checkpoints to keep, beside the best; with 2 a damaged one has a
+    predecessor."""
     collective_timeout_s: float = 600.0
-    """How long workers wait for each other, in a step or at their start, before they are started
-    anew; one of them may well read or compile longer than the others."""
+    """How long workers wait for each other, in a step or at startup, before all are restarted; one
+    of them may take much longer than the others to read or compile."""
     accumulate: int = 1
-    """Micro-batches that a step is cut into, one after the other, so that a large batch fits a
-    small device. Pairs within a batch (mismatched semantics, stage 2's negatives) are then pairs
-    within a micro-batch."""
+    """Micro-batches into which each step is split, so that a large batch fits a small device. Pairs
+    of samples (mismatched semantics, stage 2's negatives) are then formed within a micro-batch."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """Whether networks are compiled; ``auto``: on CUDA in bf16. It takes some minutes at the start
-    of a stage, and changes no more than the rounding."""
+    """Whether to compile the networks; ``auto``: on CUDA in bf16. Takes some minutes at the start
+    of a stage; results differ by rounding only."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -53,9 +53,9 @@ class TrainingConfig:
             *("report_every", "validate_every", "save_every"),
         ):
             if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} counts: give 1 or more")
+                raise ValueError(f"training.{name} must be at least 1")
         if self.collective_timeout_s < 1:
-            raise ValueError("training.collective_timeout_s is in seconds: give 1 or more")
+            raise ValueError("training.collective_timeout_s must be at least 1 second")
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
@@ -70,9 +70,9 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
 def adamw(
     parameters: Sequence[tuple[str, nn.Parameter, float]], weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW over (name, parameter, share of the learning rate); each group carries its share.
+    """AdamW over (name, parameter, share of the learning rate); each group stores its share.
 
-    Few groups, each updated by one fused kernel: one per share and weight decay.
+    Parameters with the same share and weight decay form one group, updated by one fused kernel.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for _, parameter, share in parameters:
@@ -86,7 +86,7 @@ def adamw(
 
 
 class AveragedWeights:
-    """Exponential moving average of parameters, warmed up so that it follows early steps."""
+    """Exponential moving average of parameters; its decay warms up, to follow early steps."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         self.parameters = list(parameters)
@@ -101,7 +101,7 @@ class AveragedWeights:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within the context the parameters hold the averages."""
+        """Within the context the parameters are the averages."""
         raw = [p.detach().clone() for p in self.parameters]
         self._assign(self.averages)
         try:
@@ -118,10 +118,10 @@ class AveragedWeights:
 def resolve_precision(
     precision: Literal["auto", "fp32", "bf16"], device: torch.device
 ) -> Literal["fp32", "bf16"]:
-    """What ``auto`` means on this hardware: bf16 only where it is computed natively."""
+    """The precision that ``auto`` selects on a device: bf16 only if it is native."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    # Without these instructions bf16 is emulated, and slower than fp32.
+    # Without these instructions bf16 is emulated, which is slower than fp32.
     return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else "fp32"

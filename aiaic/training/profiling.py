@@ -8,17 +8,17 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
 WAIT, WARMUP, ACTIVE = 5, 2, 3
-"""Steps that are let pass, that are traced to warm up, and that are kept."""
+"""Steps that are skipped, traced to warm up, and recorded."""
 
 
 @contextmanager
 def traced(folder: Path, rank: int) -> Iterator[profile]:
     """Trace steps 8 to 10 into ``folder/profile-rankN.json.gz``, for chrome://tracing or Perfetto.
 
-    Call ``step()`` of what is given after each step; fewer than ten write nothing.
+    Call ``step()`` of the profiler after each step; fewer than ten steps write nothing.
 
     Args:
-        folder: a local one; made if need be.
+        folder: a local folder, created if necessary.
         rank: this worker's.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,23 +10,23 @@ from aiaic.stages.audio_semantics import Stage2Config
 from aiaic.stages.colorization import Stage1Config, Stage3Config
 from aiaic.training.optim import TrainingConfig
 
-_EVALUATED_AT_ONCE = 64  # enough to keep a GPU busy, and few enough that many share a small set
+_EVALUATED_AT_ONCE = 64  # keeps a GPU busy, and still splits a small set among many workers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides what a run computes; checkpoints carry it as plain JSON."""
+    """Everything that determines what a run computes; checkpoints store it as plain JSON."""
 
     name: str
     """The recipe's name."""
     model: ModelConfig = ModelConfig()
     """All networks."""
     sampling: SamplingConfig = SamplingConfig()
-    """Which samples at which step."""
+    """Which samples are used at which step."""
     view: ViewConfig = ViewConfig()
-    """What is shown of a picture."""
+    """Which part of a picture the networks see."""
     augmentation: AugmentationConfig = AugmentationConfig()
-    """What training does to sounds."""
+    """Augmentation of sounds in training."""
     stage1: Stage1Config = Stage1Config()
     """Colorization with colour-image semantics."""
     stage2: Stage2Config = Stage2Config()
@@ -34,15 +34,19 @@ class Recipe:
     stage3: Stage3Config = Stage3Config()
     """Audio-infused colorization."""
     training: TrainingConfig = TrainingConfig()
-    """The loop."""
+    """The training loop."""
 
     def __post_init__(self) -> None:
         for name in ("stage1", "stage2", "stage3"):
             if getattr(self, name).steps < 1:
-                raise ValueError(f"{name}.steps counts: give 1 or more")
+                raise ValueError(f"{name}.steps must be at least 1")
+
+    def stage_config(self, number: int) -> Stage1Config | Stage2Config | Stage3Config:
+        """The settings of a stage."""
+        return (self.stage1, self.stage2, self.stage3)[number - 1]
 
     @property
     def evaluated_at_once(self) -> int:
-        """Samples of a batch that is not learned from: all workers' micro-batch at most."""
+        """Samples in a batch of validation: at most the global micro-batch of training."""
         at_once = self.sampling.batch_size // self.training.accumulate
         return max(1, min(_EVALUATED_AT_ONCE, at_once))

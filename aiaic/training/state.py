@@ -1,4 +1,4 @@
-"""What a training step changes: weights, their running averages, and AdamW's moments."""
+"""What a training step changes: weights, their moving averages, and AdamW's moments."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +15,12 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _MODEL = "model."
 
 
-class Learner:
-    """The learning part of a stage.
+class TrainState:
+    """The trained parameters of a stage with their optimizer.
 
     Args:
-        stage: on its device.
-        training: clipping, decay and averaging.
+        stage: on its device, with the weights that training starts from.
+        training: gradient clipping, weight decay and averaging.
     """
 
     def __init__(self, stage: Stage, training: TrainingConfig) -> None:
@@ -34,21 +34,26 @@ class Learner:
         self._spare_training: list[dict[str, Tensor]] = []
         self._spare_rest: list[dict[str, Tensor]] = []
 
-    def forget(self) -> None:
-        """Drop the gradients of the step before."""
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
         self._optimizer.zero_grad(set_to_none=True)
 
-    def update(self, step: int, rate: float) -> Tensor:
-        """Follow the gradients of step ``step``, from 0, at a learning rate; gives their norm."""
+    def step(self, step: int, learning_rate: float) -> Tensor:
+        """Clip gradients, and update weights and averages; returns the norm before clipping.
+
+        Args:
+            step: counted from 0.
+            learning_rate: of parameters whose share of it is 1.
+        """
         norm = nn.utils.clip_grad_norm_(self.parameters, self._clip_norm)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate * group["share"]
+            group["lr"] = learning_rate * group["share"]
         self._optimizer.step()
         self.averages.update(step)
         return norm
 
-    def copies(self) -> "Copies":
-        """All of it as it is now."""
+    def snapshot(self) -> "StateSnapshot":
+        """A copy of the current state and of the rest of the model."""
         state = self._optimizer.state
         tensors: dict[str, Tensor] = {}
         for name, parameter, average in self._named():
@@ -56,21 +61,20 @@ class Learner:
             tensors |= {f"{moment}.{name}": state[parameter][moment] for moment in _MOMENTS}
         trained = {name.removeprefix(_MODEL) for name in self.names}
         model = self._stage.model.state_dict().items()
-        return Copies(
+        rest = {name: value for name, value in model if name not in trained}
+        return StateSnapshot(
             training=StagedTensors(tensors, self._spare_training),
-            rest=StagedTensors(
-                {n: value for n, value in model if n not in trained}, self._spare_rest
-            ),
+            rest=StagedTensors(rest, self._spare_rest),
         )
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
-        """Take what a checkpoint holds.
+        """Load a checkpoint.
 
         Raises:
-            DamagedError: it is not what was written.
+            DamagedError: a file is missing or damaged.
         """
-        # The model first, for all that is no weight; its weights are averages.
+        # The model first, for what is not trained; its trained weights are averages.
         self._stage.model.load_state_dict(checkpoint.read_model(folder))
         stored = checkpoint.read_training(folder)
         for name, parameter, average in self._named():
@@ -78,7 +82,7 @@ class Learner:
             average.copy_(stored[f"average.{name}"])
             step = stored[f"step.{name}"].to(parameter.device, copy=True)
             self._optimizer.state[parameter] = {"step": step} | {
-                # In the weight's own layout: a file has none, and fused kernels refuse another.
+                # In the weight's memory format: files have none, and fused kernels need the same.
                 moment: torch.empty_like(parameter).copy_(stored[f"{moment}.{name}"])
                 for moment in ("exp_avg", "exp_avg_sq")
             }
@@ -87,12 +91,12 @@ class Learner:
         return zip(self.names, self.parameters, self.averages.averages, strict=True)
 
 
-class Copies:
-    """A learner and its model at one step.
+class StateSnapshot:
+    """A copy of a :class:`TrainState` and its model at one step.
 
     Args:
         training: what a resume needs.
-        rest: what the model holds besides, and does not learn.
+        rest: the parts of the model that are not trained.
     """
 
     def __init__(self, *, training: StagedTensors, rest: StagedTensors) -> None:

@@ -1,4 +1,4 @@
-"""How fast a stage trains, where its time goes, and how much of the hardware it uses."""
+"""Training throughput: samples per second, where the time goes, and hardware utilization."""
 
 import copy
 import dataclasses
@@ -35,10 +35,10 @@ _PEAKS: tuple[tuple[str, dict[str, float]], ...] = (
 def flops_per_sample(stage: Stage, batch: Batch) -> float:
     """Floating-point operations of one training sample, forward and backward.
 
-    Those of products and convolutions alone, as is usual; a multiplication and an addition count as
-    two. A copy without values (fake tensors) does the work of validation, which differs
-    from training in what is not counted, so nothing of the stage or of any random state changes, no
-    other worker takes part, and compilation is left out.
+    As usual, only products and convolutions count, and a multiply-add counts as two. Counted on a
+    copy without values (fake tensors), by the validation pass, which differs from training only in
+    operations that are not counted: so neither the stage nor any random state changes, no other
+    worker takes part, and nothing is compiled.
 
     Args:
         stage: as it is trained.
@@ -53,7 +53,7 @@ def flops_per_sample(stage: Stage, batch: Batch) -> float:
 
 
 def _convolution_backward(gradient: Any, x: Any, weight: Any, *others: Any, **_: Any) -> int:
-    """As many operations as forward for each of both gradients; torch 2.11 forgets the groups."""
+    """As many operations as forward for each of both gradients; torch 2.11 ignores groups."""
     transposed, wanted = others[4], others[7]
     return conv_flop_count(x, weight, gradient, transposed) * (wanted[0] + wanted[1])
 
@@ -62,17 +62,16 @@ _CORRECTED = {torch.ops.aten.convolution_backward: _convolution_backward}
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:
-    """Floating-point operations per second that a device can do at most; None if not known."""
+    """Peak floating-point operations per second of a device; None if unknown."""
     if device.type != "cuda":
         return None
     return peak_of(torch.cuda.get_device_name(device), precision)
 
 
 def peak_of(name: str, precision: str) -> float | None:
-    """The dense peak of a data-centre GPU by the name that CUDA gives it, or None.
+    """The dense peak of a data-centre GPU by its CUDA device name, or None.
 
-    Source: NVIDIA's data sheets of each, halved where they state a rate with sparsity. fp32 is
-    without TF32.
+    Source: NVIDIA's data sheets, halved where they state a rate with sparsity. fp32 excludes TF32.
     """
     for pattern, peaks in _PEAKS:
         if re.fullmatch(rf"(NVIDIA |Tesla )?(?:{pattern})", name):
@@ -81,12 +80,12 @@ def peak_of(name: str, precision: str) -> float | None:
 
 
 class Clock:
-    """Wall time of a loop between two reports, by what the loop did; it waits for no device.
+    """Wall time of a loop between two reports, by activity; never waits for a device.
 
     Args:
         flops_per_sample: see :func:`flops_per_sample`.
-        peak_flops: of this worker's device; None if not known.
-        now: seconds from any moment on.
+        peak_flops: of this worker's device; None if unknown.
+        now: a monotonic clock in seconds.
     """
 
     def __init__(
@@ -96,36 +95,37 @@ class Clock:
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._flops_per_sample, self._peak_flops, self._now = flops_per_sample, peak_flops, now
-        self._restart()
+        self._reset()
 
-    def _restart(self) -> None:
+    def _reset(self) -> None:
         self._seconds: dict[Activity, float] = {"waiting": 0.0, "computing": 0.0, "saving": 0.0}
         self._samples = 0
 
     @contextmanager
-    def spent(self, activity: Activity) -> Iterator[None]:
-        """Time within is that of an activity: waiting for samples, computing (or handing work to
-        the device), or being blocked by a checkpoint. What is in none, as validation, counts not.
+    def measure(self, activity: Activity) -> Iterator[None]:
+        """Attribute the time within the context to an activity: waiting for samples, computing (or
+        enqueuing work on the device), or being blocked by a checkpoint. Other time, such as that of
+        validation, is not counted.
         """
-        begun = self._now()
+        start = self._now()
         try:
             yield
         finally:
-            self._seconds[activity] += self._now() - begun
+            self._seconds[activity] += self._now() - start
 
     def count(self, samples: int) -> None:
         """Add samples that this worker has trained on."""
         self._samples += samples
 
-    def figures(self) -> dict[str, float]:
-        """Figures since the last call, of this worker; empty if there was nothing.
+    def rates(self) -> dict[str, float]:
+        """Throughput of this worker since the last call; empty if nothing was counted.
 
         ``samples_per_s``; ``data_wait_share`` and ``saving_share`` of the time; and ``mfu``, the
-        share of the device's peak, if that is known. Read them when the device has caught up, as
+        share of the device's peak, if that is known. Call it when the device has caught up, such as
         after reading a loss.
         """
         total, seconds, samples = sum(self._seconds.values()), self._seconds, self._samples
-        self._restart()
+        self._reset()
         if total == 0 or samples == 0:
             return {}
         found = {
@@ -139,13 +139,13 @@ class Clock:
 
 
 def _without_values(stage: Stage) -> Stage:
-    """A copy of fake tensors: no value is copied on the way."""
+    """A copy made of fake tensors, without copying any value."""
     tensors = [*stage.parameters(), *stage.buffers()]
     return copy.deepcopy(stage, {id(tensor): _fake(tensor) for tensor in tensors})
 
 
 def _fake(value: Any) -> Any:
-    """A tensor of the same shape on the CPU, fake within ``FakeTensorMode``; else the value."""
+    """A tensor of the same shape on the CPU, fake within ``FakeTensorMode``; others unchanged."""
     if not isinstance(value, Tensor):
         return value
     fake = torch.empty(value.shape, dtype=value.dtype)

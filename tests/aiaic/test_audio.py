@@ -30,7 +30,7 @@ def test_measured_statistics_normalize_each_band_and_travel_with_the_weights():
     sounds = sounds + 0.003 * torch.randn(12, 16_000, generator=generator)
     log_mel = LogMel(AudioConfig())
     assert not log_mel.measured
-    log_mel.measure([sounds[:5], sounds[5:]])
+    log_mel.fit_normalization([sounds[:5], sounds[5:]])
     assert log_mel.measured
     decibels = log_mel.decibels(sounds)
     torch.testing.assert_close(log_mel.mean_db, decibels.mean((0, 2)), atol=1e-3, rtol=0)
@@ -44,7 +44,7 @@ def test_measured_statistics_normalize_each_band_and_travel_with_the_weights():
 
 def test_no_sound_measures_nothing():
     log_mel = LogMel(AudioConfig())
-    log_mel.measure([])
+    log_mel.fit_normalization([])
     assert not log_mel.measured
 
 

@@ -57,10 +57,10 @@ def test_a_wrong_file_is_refused(tmp_path: Path, content: str, named: str) -> No
     [
         (["stage1.steps"], "KEY=VALUE"),
         (["stage1.stps=1"], "stage1.steps"),
-        (["stage1.steps=0"], "stage1.steps counts"),
-        (["stage3.steps=-1"], "stage3.steps counts"),
-        (["training.threads=0"], "training.threads counts"),
-        (["training.decode_threads=0"], "training.decode_threads counts"),
+        (["stage1.steps=0"], "stage1.steps must be at least 1"),
+        (["stage3.steps=-1"], "stage3.steps must be at least 1"),
+        (["training.threads=0"], "training.threads must be at least 1"),
+        (["training.decode_threads=0"], "training.decode_threads must be at least 1"),
     ],
 )
 def test_a_wrong_setting_is_refused(settings: list[str], named: str) -> None:

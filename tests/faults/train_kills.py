@@ -51,7 +51,7 @@ class Point:
 
 POINTS: Mapping[str, Sequence[Point]] = {
     "start": (
-        Point("aiaic.training.loop", "load_init"),
+        Point("aiaic.training.trainer", "load_init"),
         Point("aiaic.training.build_stage", "build", after=True),
         Point("aiaic.checkpointing.store", "newest_whole"),
         Point("aiaic.checkpointing.store", "newest_whole", after=True),

@@ -59,7 +59,7 @@ def untrained_run(tmp_path_factory: pytest.TempPathFactory, shards: str) -> Path
     """A run whose three stages are finished and hold random weights."""
     from aiaic import config, recipes
     from aiaic.checkpointing import checkpoint
-    from aiaic.networks.model import build
+    from aiaic.networks.model import build_model
     from data_prep.shards import manifest
     from workflows.artifacts import run_folder
 
@@ -77,7 +77,7 @@ def untrained_run(tmp_path_factory: pytest.TempPathFactory, shards: str) -> Path
             curves=[{"step": 2.0, "loss": 2.0}, {"step": 4.0, "loss": 1.0, "validation_loss": 1.0}],
             versions={},
         )
-        weights = build(recipe.model, seed=stage).state_dict()
+        weights = build_model(recipe.model, seed=stage).state_dict()
         folder = run / f"stage{stage}" / checkpoint.step_name(4)
         checkpoint.commit(
             folder,

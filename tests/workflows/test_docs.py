@@ -258,7 +258,7 @@ def test_the_backbone_of_the_architecture_page_works(
 ) -> None:
     import torch
 
-    from aiaic.networks import model
+    from aiaic.networks.model import build_model
 
     page = ROOT / "docs" / "architecture.md"
     (tmp_path / "mine.py").write_text(python_block(page, "class Mine(Backbone)"))
@@ -267,7 +267,7 @@ def test_the_backbone_of_the_architecture_page_works(
     options = cli.parse(command[1:])
     assert isinstance(options, Train)
     recipe = recipes.load(settings=flat(options.overrides))
-    backbone = model.build(recipe.model, 0).colorizer.backbone
+    backbone = build_model(recipe.model, 0).colorizer.backbone
     assert type(backbone).__module__ == "mine"
     ab = backbone.decode(backbone.encode(torch.zeros(2, 1, 32, 48)), lambda level, x: x)
     assert ab.shape == (2, 2, 4, 6)

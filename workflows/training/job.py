@@ -17,9 +17,11 @@ from aiaic.checkpointing import checkpoint, store
 from aiaic.checkpointing.checkpoint import DamagedError
 from aiaic.loading import sampler
 from aiaic.loading.loader import Samples
-from aiaic.training import loop, resume
+from aiaic.training import build_stage, loop, resume
 from aiaic.training.context import TrainContext
 from aiaic.training.recipe import Recipe
+from aiaic.training.spec import StageSpec
+from aiaic.training.trainer import TrainResult
 from data_prep import storage
 from workflows.artifacts import pretrained_weights, run_folder, scratch
 from workflows.artifacts.run_folder import PlaceStore, StageResult
@@ -64,8 +66,8 @@ class Stage:
 
 def stage_of(job: Job, number: int) -> Stage:
     """A stage's folder and length."""
-    settings = (job.recipe.stage1, job.recipe.stage2, job.recipe.stage3)[number - 1]
-    return Stage(number=number, place=run_folder.stage_place(job.out, number), steps=settings.steps)
+    steps = job.recipe.stage_config(number).steps
+    return Stage(number=number, place=run_folder.stage_place(job.out, number), steps=steps)
 
 
 def check_job(job: Job, samples: Samples, workers: Iterable[int]) -> None:
@@ -84,7 +86,7 @@ def check_job(job: Job, samples: Samples, workers: Iterable[int]) -> None:
     """
     run_folder.check_place(job.out)
     for number in job.stages:
-        usable = [ref for ref in samples.train if number != 2 or ref.sound is not None]
+        usable = build_stage.needs(number, job.recipe).usable(samples.train)
         if not usable:
             raise ValueError(f"split '{job.split}' has no clips with sound for stage 2")
         resume.check_sound(number, job.recipe, samples)
@@ -154,19 +156,17 @@ def _train_stage(
         return result
     started_unix_s = run_folder.started_unix_s(stage.place)
     start = init_place(job, number)
-    init = start and loop.Init(folder=run_folder.fetch(start), place=start)
+    spec = StageSpec(
+        stage=number,
+        recipe=job.recipe,
+        samples=samples,
+        init=None if start is None else resume.Init(folder=run_folder.fetch(start), place=start),
+        device=device,
+        read_weights=pretrained_weights.read,
+        started_unix_s=started_unix_s,
+    )
     with open_context(stage) as context, _traces(stage, wanted=job.profile) as traces:
-        trained = loop.train(
-            stage=number,
-            recipe=job.recipe,
-            samples=samples,
-            run=context,
-            init=init or None,
-            device=device,
-            read_weights=pretrained_weights.read,
-            profile=traces,
-            begun_unix_s=started_unix_s,
-        )
+        trained = loop.train(spec, context, traces)
         if trained.step < stage.steps:
             raise StoppedError(number, trained.step)
         if context.rank == 0:
@@ -193,7 +193,7 @@ def _traces(stage: Stage, *, wanted: bool) -> Iterator[Path | None]:
         storage.upload_folder(Path(folder), place)
 
 
-def _finish(stage: Stage, trained: loop.Result) -> None:
+def _finish(stage: Stage, trained: TrainResult) -> None:
     checkpoints = PlaceStore(stage.place)
     best = store.best_whole(checkpoints)  # only this and the last are kept
     run_folder.finish(

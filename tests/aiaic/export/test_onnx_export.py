@@ -17,7 +17,7 @@ from aiaic.color import AB_SCALE
 from aiaic.export import onnx_export
 from aiaic.export.model_card import model_card
 from aiaic.inference import Colorizer, colorizer
-from aiaic.networks.model import build
+from aiaic.networks.model import build_model
 from tests.aiaic.recipes import TINY
 
 SEMANTICS = TINY.model.semantics
@@ -27,7 +27,7 @@ def write(folder, *, stage=3, **settings):
     """A checkpoint of random weights whose colours are strong enough to be seen."""
     folder.mkdir()
     recipe = config.override(TINY, settings)
-    model = build(recipe.model, seed=3)
+    model = build_model(recipe.model, seed=3)
     with torch.no_grad():
         convolutions = [m for m in model.colorizer.backbone.modules() if isinstance(m, nn.Conv2d)]
         convolutions[-1].weight.mul_(20)

@@ -14,7 +14,7 @@ from aiaic.inference.upsampling import upsample_and_join
 from aiaic.networks.backbone import BackboneConfig
 from aiaic.networks.encoders import EncoderConfig
 from aiaic.networks.guidance import GuidanceConfig
-from aiaic.networks.model import ModelConfig, build
+from aiaic.networks.model import ModelConfig, build_model
 from aiaic.training.recipe import Recipe
 
 TINY = ModelConfig(
@@ -31,7 +31,7 @@ TONE = (0.3 * np.sin(np.arange(12_000) / 5)).astype(np.float32)
 @pytest.fixture(scope="module")
 def model():
     """A tiny model whose untrained colours are strong enough to be seen."""
-    tiny = build(TINY, seed=0).eval()
+    tiny = build_model(TINY, seed=0).eval()
     with torch.no_grad():
         tiny.colorizer.backbone.head.weight.mul_(20)
     return tiny
@@ -44,7 +44,7 @@ def write(folder, *, stage: int, **settings):
         stage=stage, step=1, recipe=config.to_json(recipe), manifest_digest="0", split="train",
         init=None, metrics={}, curves=[], versions={},
     )  # fmt: skip
-    checkpoint.write(folder, record, build(TINY, seed=3).state_dict(), {})
+    checkpoint.write(folder, record, build_model(TINY, seed=3).state_dict(), {})
     return folder
 
 
@@ -209,7 +209,7 @@ def test_a_checkpoint_gives_its_model_in_eval_mode(tmp_path):
     model = colorizer.load(folder, with_sound=True)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    expected = build(TINY, seed=3).state_dict()
+    expected = build_model(TINY, seed=3).state_dict()
     assert all(torch.equal(expected[name], value) for name, value in model.state_dict().items())
     assert colorizer.view_size_px(folder) == 96
 

@@ -13,7 +13,7 @@ from aiaic.inference.video import FrameColorizer, SemanticsTrack, SoundCue
 from aiaic.networks.backbone import BackboneConfig
 from aiaic.networks.encoders import EncoderConfig
 from aiaic.networks.guidance import GuidanceConfig
-from aiaic.networks.model import ModelConfig, build
+from aiaic.networks.model import ModelConfig, build_model
 
 CONFIG = ModelConfig(
     backbone=BackboneConfig(width=8),
@@ -28,7 +28,7 @@ CONFIG = ModelConfig(
 @pytest.fixture(scope="module")
 def colorizer():
     """A tiny model whose untrained colours are strong enough to be seen."""
-    model = build(CONFIG, seed=0).eval().requires_grad_(requires_grad=False)
+    model = build_model(CONFIG, seed=0).eval().requires_grad_(requires_grad=False)
     with torch.no_grad():
         model.colorizer.backbone.head.weight.mul_(20)
     return Colorizer(model, size_px=32)

@@ -8,8 +8,8 @@ from aiaic import config
 from aiaic.loading.augmentation import AugmentationConfig, mask_spectrogram, mix
 from aiaic.loading.batch import Draw
 from aiaic.loading.loader import Loader
-from aiaic.networks import model as networks
-from aiaic.training import build_stage as stages
+from aiaic.networks.model import build_model
+from aiaic.training import build_stage
 from tests.aiaic.recipes import TINY
 from tests.aiaic.samples import tiny_samples
 
@@ -90,7 +90,7 @@ def test_stages_mask_in_training_alone(number):
         "augmentation.mask_time_share": 0.5, "augmentation.mask_mel_share": 0.5,
         "stage3.p_missing": 0.0,
     })  # fmt: skip
-    stage = stages.build(number, networks.build(recipe.model, 0), recipe)
+    stage = build_stage.build(number, build_model(recipe.model, 0), recipe)
     loader = Loader(read=samples.read, view=recipe.view, audio=recipe.model.audio)
     batch = next(loader.training(samples.train, recipe.sampling, 0, 1, 0))
     hidden = stage.hear(batch, augmented=True)

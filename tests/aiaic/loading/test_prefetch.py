@@ -4,8 +4,8 @@ import itertools
 import pytest
 import torch
 
-from aiaic.loading import prefetch
 from aiaic.loading.loader import Loader
+from aiaic.loading.prefetch import prefetch_to_device
 from tests.aiaic.recipes import TINY
 from tests.aiaic.samples import tiny_samples
 
@@ -28,7 +28,7 @@ def assert_equal(one, other):
 
 def compare(device, count=12, **changes):
     samples = tiny_samples(16)
-    moved = prefetch.ahead(batches(samples, **changes), device)
+    moved = prefetch_to_device(batches(samples, **changes), device)
     plain = batches(samples)
     for one, other in itertools.islice(zip(moved, plain, strict=True), count):
         assert one.draws.device.type == device.type
@@ -48,7 +48,7 @@ def test_batches_arrive_whole_on_gpus(pinned):
     """While kernels of the steps before still run, and their memory is used again."""
     device = torch.device("cuda")
     samples = tiny_samples(16)
-    moved = prefetch.ahead(batches(samples, pinned=pinned), device)
+    moved = prefetch_to_device(batches(samples, pinned=pinned), device)
     sums, expected = [], []
     for batch, plain in itertools.islice(zip(moved, batches(samples), strict=True), 30):
         torch.cuda._sleep(2_000_000)  # the sum below is taken long after the next copy began
@@ -65,7 +65,7 @@ def test_a_finite_run_of_batches_ends(count):
     samples = tiny_samples(24)
     loader = Loader(read=samples.read, view=TINY.view, audio=None)
     evaluated = loader.evaluation(samples.train[: 8 * count], 8)
-    assert len(list(prefetch.ahead(evaluated, CPU))) == count
+    assert len(list(prefetch_to_device(evaluated, CPU))) == count
 
 
 def test_closing_it_closes_the_loader():
@@ -77,7 +77,7 @@ def test_closing_it_closes_the_loader():
         finally:
             closed.append(True)
 
-    moved = prefetch.ahead(endless(), CPU)
+    moved = prefetch_to_device(endless(), CPU)
     next(moved)
     moved.close()
     assert closed == [True]

@@ -16,10 +16,10 @@ import aiaic
 from aiaic import config
 from aiaic.audio import to_float
 from aiaic.loading.loader import Loader
-from aiaic.networks import model as networks
 from aiaic.networks import pretrained
 from aiaic.networks.backbone import Backbone, GuidedFeature, register
-from aiaic.training import build_stage as stages
+from aiaic.networks.model import build_model, load_pretrained
+from aiaic.training import build_stage
 from tests.aiaic.recipes import TINY
 from tests.aiaic.samples import tiny_samples
 
@@ -58,7 +58,7 @@ def recipe_for(name, **changes):
 
 
 def batch_for(number, recipe, size=64):
-    needs = stages.needs(number, recipe)
+    needs = build_stage.needs(number, recipe)
     samples = tiny_samples(4, size=size)
     view = dataclasses.replace(recipe.view, size_px=size)
     loader = Loader(
@@ -79,7 +79,7 @@ def test_every_backbone_of_ours_is_tested():
 @pytest.mark.parametrize("name", ALL)
 def test_a_backbone_keeps_its_contract(name):
     """Guided as it says, at any resolution, sample by sample, and unguided bit for bit."""
-    colorizer = networks.build(recipe_for(name).model, 0).colorizer.eval()
+    colorizer = build_model(recipe_for(name).model, 0).colorizer.eval()
     backbone = colorizer.backbone
     seen: list[tuple[int, int]] = []
 
@@ -110,7 +110,7 @@ def test_a_backbone_keeps_its_contract(name):
 def test_a_backbone_trains_a_step(name, number):
     """Every weight of the colorizer gets a gradient, and a step lowers the loss."""
     recipe = recipe_for(name)
-    stage = stages.build(number, networks.build(recipe.model, 0), recipe)
+    stage = build_stage.build(number, build_model(recipe.model, 0), recipe)
     batch = batch_for(number, recipe)
     optimizer = torch.optim.SGD((p for p in stage.parameters() if p.requires_grad), 0.05)
     before = stage(batch).loss.mean()
@@ -156,11 +156,11 @@ def test_torchvisions_weights_are_taken_over(part, suffix, tmp_path):
     state = build(weights=None).state_dict()
     state["bn1.running_mean"] += 3
     place = store(state, tmp_path / f"weights{suffix}")
-    model = networks.build(config.override(TINY, {
+    model = build_model(config.override(TINY, {
         f"{part}.name": name, f"{part}.weights": place,
         "model.guidance.levels": [0],
     }).model, 0)  # fmt: skip
-    networks.load_pretrained(model)
+    load_pretrained(model)
     trunk = {
         "model.backbone": lambda: model.colorizer.backbone.trunk,
         "model.scene": lambda: model.scene.trunk,
@@ -176,10 +176,10 @@ def test_torchvisions_weights_are_taken_over(part, suffix, tmp_path):
 def test_convnext_takes_torchvisions_weights(tmp_path):
     state = convnext_tiny(weights=None).state_dict()
     place = store(state, tmp_path / "weights.safetensors")
-    model = networks.build(recipe_for(
+    model = build_model(recipe_for(
         "convnext_tiny_unet", **{"model.backbone.weights": place}
     ).model, 0)  # fmt: skip
-    networks.load_pretrained(model)
+    load_pretrained(model)
     trunk = model.colorizer.backbone.trunk
     assert torch.equal(trunk[7][0].block[0].weight, state["features.7.0.block.0.weight"])
     torch.testing.assert_close(
@@ -198,9 +198,9 @@ def test_convnext_takes_torchvisions_weights(tmp_path):
 def test_weights_that_cannot_be_loaded_are_named(weights, complaint, tmp_path):
     if weights == "compact.safetensors":
         weights = store({"a": torch.zeros(1)}, tmp_path / weights)
-    model = networks.build(config.override(TINY.model, {"backbone.weights": weights}), 0)
+    model = build_model(config.override(TINY.model, {"backbone.weights": weights}), 0)
     with pytest.raises((ValueError, FileNotFoundError), match=complaint):
-        networks.load_pretrained(model)
+        load_pretrained(model)
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights", None])
@@ -220,7 +220,7 @@ def test_checkpoints_do_not_need_the_pretrained_weights():
         TINY.model, {"sound.name": "resnet18", "sound.weights": "gone.safetensors"}
     )
     samples = tiny_samples(2)
-    model = networks.build(changed, 0).eval()
+    model = build_model(changed, 0).eval()
     loader = Loader(read=samples.read, view=TINY.view, audio=TINY.model.audio, threads=1)
     batch = next(loader.evaluation(samples.train, 2))
     assert model.audio(to_float(batch.waveform)).shape == (2, TINY.model.semantics)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from aiaic import config
-from aiaic.networks import model as networks
 from aiaic.networks.guidance import AdaIN, DynamicSemanticGuidance, GuidanceConfig
+from aiaic.networks.model import build_model
 from tests.aiaic.recipes import TINY
 
 CONFIG = GuidanceConfig(mlp_width=8, score_width=8)
@@ -67,7 +67,7 @@ def test_adain_sets_mean_and_deviation(x, semantics):
 
 
 def test_no_statistic_crosses_samples():
-    model = networks.build(TINY.model, 0).eval()
+    model = build_model(TINY.model, 0).eval()
     L = torch.rand(3, 1, 32, 32) * 100
     semantics = torch.randn(3, 16)
     together, _ = model.colorizer(L, semantics, PRESENT)
@@ -86,12 +86,12 @@ def test_no_statistic_crosses_samples():
 )
 def test_what_is_no_backbone_is_refused(name, complaint):
     with pytest.raises(ValueError, match=f"'{name}'.*{complaint}"):
-        networks.build(config.override(TINY.model, {"backbone.name": name}), 0)
+        build_model(config.override(TINY.model, {"backbone.name": name}), 0)
 
 
 def test_shared_score_is_found_once():
     guidance = dataclasses.replace(TINY.model.guidance, shared_score=True)
-    model = networks.build(dataclasses.replace(TINY.model, guidance=guidance), 0).colorizer
+    model = build_model(dataclasses.replace(TINY.model, guidance=guidance), 0).colorizer
     _, logits = model(torch.rand(2, 1, 32, 32), torch.randn(2, 16), torch.ones(2, dtype=torch.bool))
     assert torch.equal(logits[:, 0], logits[:, 1])
     assert len(model.scores()) == 1
@@ -99,21 +99,21 @@ def test_shared_score_is_found_once():
 
 def test_all_levels_may_be_guided():
     guidance = dataclasses.replace(TINY.model.guidance, levels="all")
-    model = networks.build(dataclasses.replace(TINY.model, guidance=guidance), 0).colorizer
+    model = build_model(dataclasses.replace(TINY.model, guidance=guidance), 0).colorizer
     assert model.levels == (0, 1, 2)
 
 
 def test_unknown_level_is_refused_with_the_range():
     guidance = dataclasses.replace(TINY.model.guidance, levels=(0, 7))
     with pytest.raises(ValueError, match=r"guidance.levels \(0, 7\) must be .all. or among 0 to 2"):
-        networks.build(dataclasses.replace(TINY.model, guidance=guidance), 0)
+        build_model(dataclasses.replace(TINY.model, guidance=guidance), 0)
 
 
 def test_initial_weights_depend_on_the_seed_alone():
     torch.manual_seed(99)
-    first = networks.build(TINY.model, 1).state_dict()
+    first = build_model(TINY.model, 1).state_dict()
     torch.manual_seed(7)
-    second = networks.build(TINY.model, 1).state_dict()
-    other = networks.build(TINY.model, 2).state_dict()
+    second = build_model(TINY.model, 1).state_dict()
+    other = build_model(TINY.model, 2).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)

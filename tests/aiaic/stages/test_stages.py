@@ -7,9 +7,9 @@ import torch
 from aiaic import config
 from aiaic.loading.batch import Batch, Draw
 from aiaic.loading.loader import Loader
-from aiaic.networks import model as networks
+from aiaic.networks.model import build_model
 from aiaic.stages.condition_dropout import assign
-from aiaic.training import build_stage as stages
+from aiaic.training import build_stage
 from tests.aiaic.recipes import TINY
 from tests.aiaic.samples import tiny_samples
 
@@ -31,8 +31,8 @@ def with_draws(batch: Batch, **values: list[float]) -> Batch:
 
 
 def fit(number: int, batch: Batch, steps: int, recipe=TINY, model=None):
-    model = model or networks.build(recipe.model, 0)
-    stage = stages.build(number, model, recipe)
+    model = model or build_model(recipe.model, 0)
+    stage = build_stage.build(number, model, recipe)
     parameters = [p for _, p, _ in stage.parameter_shares()]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3)
     losses = []
@@ -47,7 +47,7 @@ def fit(number: int, batch: Batch, steps: int, recipe=TINY, model=None):
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_frozen_parts_stay_bitwise_frozen_and_the_rest_learns(number, batch):
-    before = {n: v.clone() for n, v in networks.build(TINY.model, 0).state_dict().items()}
+    before = {n: v.clone() for n, v in build_model(TINY.model, 0).state_dict().items()}
     model, _ = fit(number, with_draws(batch, MISMATCH=[0.1, 0.9] * 4), 3)
     buffers = {name for name, _ in model.named_buffers()}
     for name, value in model.state_dict().items():
@@ -63,19 +63,19 @@ def test_one_batch_overfits(number, batch):
     )  # fmt: skip
     if number == 1:
         recipe = config.override(recipe, {"stage1.scene_view": "same"})
-    model = networks.build(recipe.model, 0)
+    model = build_model(recipe.model, 0)
     if number == 2:
         model, _ = fit(1, batch, 40, recipe)
-    stage = stages.build(number, model, recipe)
+    stage = build_stage.build(number, model, recipe)
     main = {1: "colour", 2: "distillation", 3: "colour"}[number]
     before = stage(batch).terms[main].mean().item()
     model, _ = fit(number, batch, 150, recipe, model)
-    after = stages.build(number, model, recipe)(batch).terms[main].mean().item()
+    after = build_stage.build(number, model, recipe)(batch).terms[main].mean().item()
     assert after < before / 20
 
 
 def test_scene_encoder_starts_stage_2_with_different_semantics_per_picture(batch):
-    model = networks.build(TINY.model, 0)
+    model = build_model(TINY.model, 0)
     semantics = model.scene(batch.picture.float() / 255)
     torch.testing.assert_close(semantics.norm(dim=1), torch.ones(8))
     assert torch.pdist(semantics).min() > 0
@@ -83,8 +83,8 @@ def test_scene_encoder_starts_stage_2_with_different_semantics_per_picture(batch
 
 def test_recipe_without_mismatch_holds_the_relevance_at_one(batch):
     recipe = config.override(TINY, {"stage1.p_mismatch": 0.0})
-    model = networks.build(recipe.model, 0)
-    stage = stages.build(1, model, recipe)
+    model = build_model(recipe.model, 0)
+    stage = build_stage.build(1, model, recipe)
     output = stage(batch)
     assert "relevance" not in output.terms
     output.loss.mean().backward()
@@ -142,15 +142,15 @@ def test_gradients_flow_into_partners(batch):
 
 
 def test_stage_3_never_looks_at_the_scene_encoder(batch):
-    model = networks.build(TINY.model, 0)
+    model = build_model(TINY.model, 0)
     model.scene.forward = None  # type: ignore[assignment]
-    stages.build(3, model, TINY)(batch)
+    build_stage.build(3, model, TINY)(batch)
 
 
 def test_validation_draws_nothing(batch):
     for number, seeds in itertools.product((1, 2, 3), ((0, 1),)):
-        model = networks.build(TINY.model, 0)
-        stage = stages.build(number, model, TINY)
+        model = build_model(TINY.model, 0)
+        stage = build_stage.build(number, model, TINY)
         results = []
         for seed in seeds:
             draws = torch.rand(8, len(Draw), generator=torch.Generator().manual_seed(seed))

@@ -10,8 +10,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from aiaic.loading.batch import Batch
-from aiaic.networks import model as networks
-from aiaic.networks.model import Model
+from aiaic.networks.model import Model, build_model
 from aiaic.stages.base import Stage, StageOutput
 from aiaic.training import acceleration, profiling
 from aiaic.training.throughput import Clock, flops_per_sample, peak_flops, peak_of
@@ -42,7 +41,7 @@ class FewLayers(Stage):
 
 
 def test_operations_are_those_counted_by_hand():
-    stage = FewLayers(networks.build(TINY.model, 0))
+    stage = FewLayers(build_model(TINY.model, 0))
     batch = next(batches(1))
     pixels = batch.picture.shape[2] * batch.picture.shape[3]
     frozen = 2 * pixels * 3 * 4 * 9  # forward alone
@@ -109,25 +108,25 @@ def test_the_clock_tells_waiting_from_computing():
         if activity is None:
             seconds[0] += length
             return
-        with clock.spent(activity):
+        with clock.measure(activity):
             seconds[0] += length
 
-    assert clock.figures() == {}
+    assert clock.rates() == {}
     for activity, length in (("waiting", 1.0), ("computing", 6.0), ("saving", 1.0), (None, 9.0)):
         spend(activity, length)
     clock.count(80)
-    assert clock.figures() == {
+    assert clock.rates() == {
         "samples_per_s": 10.0,
         "data_wait_share": 0.125,
         "saving_share": 0.125,
         "mfu": pytest.approx(0.1),
     }
-    assert clock.figures() == {}
+    assert clock.rates() == {}
     unknown = Clock(100.0, None, now=lambda: seconds[0])
-    with unknown.spent("computing"):
+    with unknown.measure("computing"):
         seconds[0] += 1.0
     unknown.count(3)
-    assert unknown.figures() == {
+    assert unknown.rates() == {
         "samples_per_s": 3.0, "data_wait_share": 0.0, "saving_share": 0.0
     }  # fmt: skip
 

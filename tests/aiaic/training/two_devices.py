@@ -14,10 +14,9 @@ import torch.distributed as dist
 from aiaic import config
 from aiaic.loading.batch import Batch
 from aiaic.loading.loader import Loader
-from aiaic.networks import model as networks
+from aiaic.networks.model import build_model
 from aiaic.stages.base import Stage
-from aiaic.training import acceleration
-from aiaic.training import build_stage as stages
+from aiaic.training import acceleration, build_stage
 from tests.aiaic.recipes import TINY
 from tests.aiaic.samples import tiny_samples
 
@@ -26,11 +25,11 @@ Gradients = list[list[torch.Tensor]]
 
 
 def stage_of(number: int) -> Stage:
-    return stages.build(number, networks.build(TINY.model, 0), TINY)
+    return build_stage.build(number, build_model(TINY.model, 0), TINY)
 
 
 def batches(number: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-    samples, needs = tiny_samples(32), stages.needs(number, TINY)
+    samples, needs = tiny_samples(32), build_stage.needs(number, TINY)
     loader = Loader(
         read=samples.read,
         view=TINY.view,
@@ -53,7 +52,7 @@ def gradients(
     stage, moves = stage_of(number), torch.Generator().manual_seed(number)
     if backend is not None:
         acceleration.compile_parts(stage, backend)
-    module = acceleration.distributed(stage)
+    module = acceleration.data_parallel(stage)
     parameters = [parameter for _, parameter, _ in stage.parameter_shares()]
     result: Gradients = []
     for i, batch in enumerate(batches(number, rank, world_size)):
@@ -66,7 +65,7 @@ def gradients(
                     p.add_(1e-3 * (2 * torch.rand(p.shape, generator=moves) - 1))
                     p.grad = None
         else:
-            with acceleration.unexchanged(module):
+            with acceleration.no_sync(module):
                 step_gradients(module, batch, world_size / accumulate)
     return result
 

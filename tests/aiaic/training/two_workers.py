@@ -8,44 +8,44 @@ import torch.distributed as dist
 
 from aiaic import config
 from aiaic.training import loop
-from aiaic.training.acceleration import distributed
-from aiaic.training.context import LocalContext
-from aiaic.training.loop import Trainer
-from aiaic.training.resume import Init
+from aiaic.training.acceleration import data_parallel
+from aiaic.training.trainer import Trainer
 from tests.aiaic.recipes import TINY
 from tests.aiaic.samples import tiny_samples
+from tests.aiaic.training.tiny_training import trainer_of
 
-CPU = torch.device("cpu")
+RECIPE = config.override(TINY, {"sampling.streams": 3})  # workers own 2 and 1 of them
 
 
-def gradients(trainer: Trainer, rank: int, world_size: int) -> dict[str, torch.Tensor]:
+def gradients(
+    folder: Path, stage: int, init: Path | None, rank: int = 0, world_size: int = 1
+) -> dict[str, torch.Tensor]:
     """Gradients of the first step, before clipping."""
-    trainer.run.rank, trainer.run.world_size = rank, world_size
-    module = distributed(trainer.stage)
-    batches = trainer._batches()
+    trainer = trainer_of(folder, stage, init, recipe=RECIPE, samples=tiny_samples(32))
+    trainer.context.rank, trainer.context.world_size = rank, world_size
+    model = data_parallel(trainer.stage)
+    batches = trainer.batches.training(0)
     batch = next(itertools.islice(batches, 1))
     batches.close()
-    loop.backward(trainer, module, batch, 1)
+    loop.backward(trainer, model, batch, 1)
+    return _named_gradients(trainer)
+
+
+def _named_gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {
         name: parameter.grad.clone()
-        for name, parameter in zip(trainer.learner.names, trainer.learner.parameters, strict=True)
+        for name, parameter in zip(trainer.state.names, trainer.state.parameters, strict=True)
         if parameter.grad is not None
     }
 
 
-def trainer_of(stage: int, init: str | None, folder: Path) -> Trainer:
-    start = None if init is None else Init(folder=Path(init), place=init)
-    recipe = config.override(TINY, {"sampling.streams": 3})  # workers own 2 and 1 of them
-    return Trainer(stage, recipe, tiny_samples(32), LocalContext(folder), start, CPU)
-
-
-def worker(rank: int, folder: Path, inits: dict[int, str | None]) -> None:
+def worker(rank: int, folder: Path, inits: dict[int, Path | None]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
     found = {
-        stage: gradients(trainer_of(stage, init, folder / f"{stage}-{rank}"), rank, 2)
+        stage: gradients(folder / f"{stage}-{rank}", stage, init, rank, 2)
         for stage, init in inits.items()
     }
     if rank == 0:

@@ -110,7 +110,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
             train(out)
     assert len(run_folder.steps(run_folder.stage_place(out, 1))) == 1
     train(out)
-    assert "stage 1 goes on at step 2" in caplog.messages
+    assert "stage 1 resumes at step 2" in caplog.messages
     for stage in (1, 2, 3):
         assert weights(out, stage) == weights(finished_run, stage)
 
@@ -187,7 +187,7 @@ def test_another_initial_checkpoint_is_refused(
     train(other, stage="1", settings=("sampling.seed=3",))
     Path(out, "stage2", "stage.json").unlink()
     told = train(out, "--init", other, stage="2")
-    assert "was begun from another checkpoint" in told
+    assert "was started from another checkpoint" in told
 
 
 def test_a_later_stage_that_was_begun_from_another_checkpoint_is_refused(
@@ -202,8 +202,8 @@ def test_a_later_stage_that_was_begun_from_another_checkpoint_is_refused(
     checkpoint.write(best, checkpoint.read_record(best), model, rest)
     Path(out, "stage2", "stage.json").unlink()
     told = train(str(out), code=1)
-    assert "stage 2 was begun from another checkpoint" in told
-    assert "delete the stage's folder to train it anew" in told
+    assert "stage 2 was started from another checkpoint" in told
+    assert "delete the stage's folder to train it again" in told
     shutil.rmtree(out / "stage2")
     shutil.rmtree(out / "stage3")
     train(str(out), code=0)
@@ -229,7 +229,7 @@ def test_a_damaged_newest_checkpoint_costs_no_run(
     assert "stages" in train(str(out), stage="2")
     told = f"deleted the damaged checkpoint '{broken}', using step-0000002 instead"
     assert told in caplog.text
-    assert "stage 2 goes on at step 2" in caplog.messages
+    assert "stage 2 resumes at step 2" in caplog.messages
     assert weights(str(out), 2) == weights(finished_run, 2)
 
 
@@ -310,7 +310,7 @@ def test_a_full_gpu_is_one_line_with_the_way_out(
 
     monkeypatch.setattr(loop, "train_step", fail)
     told = train(str(tmp_path / "run"), stage="1", code=1)
-    assert "the GPU's memory does not hold a step: raise training.accumulate" in told
+    assert "a training step does not fit the GPU's memory: raise training.accumulate" in told
 
 
 def test_a_second_training_into_a_folder_is_refused(train: Train, tmp_path: Path) -> None:

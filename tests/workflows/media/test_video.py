@@ -14,7 +14,7 @@ from aiaic.inference import Colorizer
 from aiaic.networks.backbone import BackboneConfig
 from aiaic.networks.encoders import EncoderConfig
 from aiaic.networks.guidance import GuidanceConfig
-from aiaic.networks.model import ModelConfig, build
+from aiaic.networks.model import ModelConfig, build_model
 from data_prep.media.orientation import turn_of
 from workflows.media import video
 
@@ -32,7 +32,7 @@ def colorizer():
         audio=AudioConfig(clip_s=0.5, mels=16),
         semantics=8,
     )
-    model = build(config, seed=0).eval().requires_grad_(requires_grad=False)
+    model = build_model(config, seed=0).eval().requires_grad_(requires_grad=False)
     with torch.no_grad():
         model.colorizer.backbone.head.weight.mul_(3)
     return Colorizer(model, size_px=8)  # enlarged so much, chroma is as soft as 4:2:0 needs
