@@ -60,6 +60,12 @@ def cpus() -> int:
     return int(ray.cluster_resources().get("CPU", 0))
 
 
+def cpus_of_largest_node() -> int:
+    """The most processors that one machine of the cluster has now."""
+    alive = (node for node in ray.nodes() if node["Alive"])
+    return max((int(node["Resources"].get("CPU", 0)) for node in alive), default=0)
+
+
 def room(*, gpu: bool) -> int:
     """Workers of one GPU, or else of one processor, that the cluster could start now.
 

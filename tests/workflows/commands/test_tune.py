@@ -1,112 +1,202 @@
-"""The search: what may be searched, and a whole one with eight short trials."""
+"""Whole searches on Ray Tune: finished, continued, with trials that fail and that are killed."""
 
 import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aiaic import config, recipes
+from aiaic import config
+from tests.faults.processes import descendants
 from workflows import cli
-from workflows.cluster import search_space
-from workflows.commands import tune
+from workflows.tuning import search_space
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
+
+TRIALS = 4
+Tune = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def compact() -> Any:
-    return recipes.load("compact")
+def base(
+    shards: str, tiny: tuple[str, ...], ray_cluster: None, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished search, which tests copy."""
+    out = tmp_path_factory.mktemp("base") / "search"
+    arguments = ["--trials", str(TRIALS), "--tracking-uri", "none", "--set", *tiny]
+    assert cli.main(["tune", "--shards", shards, "--out", str(out), *arguments]) == 0
+    return out
 
 
-def test_our_space_is_made_of_settings_that_keep_the_architecture(compact: Any) -> None:
-    drawn = {
-        key: domain.sample()
-        for key, domain in search_space.domains(search_space.DEFAULT, compact).items()
-    }
-    changed = config.override(compact, drawn)
-    assert changed.model.architecture() == compact.model.architecture()
-    assert changed.stage1 == compact.stage1
-    assert recipes.difference(changed) == drawn
+@pytest.fixture
+def out(base: Path, tmp_path: Path) -> Path:
+    """A copy of the finished search."""
+    return shutil.copytree(base, tmp_path / "search")
 
 
-@pytest.mark.parametrize("name", recipes.NETWORKS)
-def test_draws_stay_in_range(name: str) -> None:
-    domains = search_space.domains(search_space.DEFAULT, recipes.load(name))
-    for key, chosen in search_space.DEFAULT.items():
-        for _ in range(50):
-            assert chosen["low"] <= domains[key].sample() <= chosen["high"]
+@pytest.fixture
+def tune(shards: str, tiny: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> Tune:
+    """Runs the command; gives its JSON, or its error line."""
+
+    def run(out: Path, *more: str, trials: int = TRIALS, code: int = 0) -> Any:
+        arguments = ["--trials", str(trials), "--tracking-uri", "none", "--json", "--set", *tiny]
+        command = ["tune", "--shards", shards, "--out", str(out), *more, *arguments]
+        assert cli.main(command) == code
+        captured = capsys.readouterr()
+        return json.loads(captured.out) if code == 0 else captured.err.splitlines()[-1]
+
+    return run
 
 
-@pytest.mark.parametrize(
-    ("chosen", "named"),
-    [
-        ({}, "empty"),
-        ({"model.nothing": {"low": 0, "high": 1}}, "model.nothing"),
-        ({"model.backbone.width": {"choices": [8, 16]}}, "stage-1 checkpoint"),
-        ({"stage1.steps": {"low": 1, "high": 2}}, "stage-1 checkpoint"),
-        ({"stage3.p_missing": {"low": 0.1}}, "range or choices"),
-        ({"stage3.p_missing": {"low": 0.2, "high": 0.1}}, "less than high"),
-        ({"stage3.p_missing": {"low": 0.0, "high": 0.1, "log": True}}, "above 0"),
-        ({"stage3.p_missing": {"choices": ["much"]}}, "p_missing"),
-    ],
-)
-def test_a_wrong_space_is_refused(compact: Any, chosen: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        search_space.domains(chosen, compact)
+def records(out: Path) -> dict[str, Any]:
+    files = sorted((out / "trials").glob("*/trial.json"))
+    return {file.parent.name: json.loads(file.read_text()) for file in files}
 
 
-def test_a_space_is_read_from_a_file(tmp_path: Path, compact: Any) -> None:
-    file = tmp_path / "space.json"
-    file.write_text('{"stage3.p_missing": {"choices": [0.1, 0.3]}}')
-    drawn = search_space.domains(search_space.read(str(file)), compact)["stage3.p_missing"].sample()
-    assert drawn in (0.1, 0.3)
-    file.write_text("[]")
-    with pytest.raises(ValueError, match=r"space\.json"):
-        search_space.read(str(file))
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        search_space.read("nowhere.json")
+def interrupt(out: Path, trial: str) -> None:
+    """Leave a search as if it had been killed while the trial was in stage 3."""
+    (out / "best.json").unlink(missing_ok=True)
+    folder = out / "trials" / trial
+    record = json.loads((folder / "trial.json").read_text())
+    record |= {"state": "running", "scores": record["scores"][:1]}
+    (folder / "trial.json").write_text(json.dumps(record))
+    (folder / "stage3" / "stage.json").unlink(missing_ok=True)
+    newest = max(folder.glob("stage3/step-*"))
+    if len(list(folder.glob("stage3/step-*"))) > 1:
+        shutil.rmtree(newest)
 
 
-def test_a_trial_is_looked_at_several_times(compact: Any) -> None:
-    recipe = tune.trial_recipe(compact, 40, {"model.guidance.tau": 0.3})
-    assert (recipe.stage2.steps, recipe.stage3.steps) == (40, 40)
-    assert recipe.training.validate_every == recipe.training.save_every == 10
-    assert recipe.model.guidance.tau == 0.3
-    assert recipe.stage1 == compact.stage1
+def finished_trial(out: Path) -> str:
+    return next(name for name, trial in records(out).items() if trial["state"] == "finished")
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.timeout(600)
 def test_a_search_ends_in_a_file_that_trains(
-    shards: str,
-    tiny: tuple[str, ...],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    base: Path, shards: str, tune: Tune, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    search = ["tune", "--shards", shards, "--out", "search", "--tracking-uri", "none", "--json"]
-    search += ["--set", *tiny]
-    assert cli.main([*search, "--trials", "8"]) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    best_file = tmp_path / "search" / "best.json"
-    best = json.loads(best_file.read_text())
-    assert told == best | {"best": str(best_file)}
-    assert set(best["search"]["found"]) == set(search_space.DEFAULT)
-    assert best["search"]["trials"] == 8
-    told_by = (tmp_path / "search" / "search").glob("*/result.json")
-    assert max(len(file.read_text().splitlines()) for file in told_by) == 4, "looks at a trial"
-    assert len(list((tmp_path / "search" / "trials").iterdir())) == 8
+    best = json.loads((base / "best.json").read_text())
+    trials = records(base)
+    assert [trial["index"] for trial in trials.values()] == list(range(TRIALS))
+    assert all(set(trial["settings"]) == set(search_space.DEFAULT) for trial in trials.values())
+    assert {trial["state"] for trial in trials.values()} <= {"finished", "stopped"}
+    assert max(len(trial["scores"]) for trial in trials.values()) == 4, "comparisons"
+    finished = [trial for trial in trials.values() if trial["state"] == "finished"]
+    assert best["score"] == min(trial["scores"][-1]["validation_colour"] for trial in finished)
+    assert best["search"]["trials"] == TRIALS
+    assert best["search"]["stopped_early"] == TRIALS - len(finished)
+    kept = {path.name for path in base.iterdir()} - {".training.lock"}
+    assert kept == {"best.json", "search.json", "stage1", "trials"}, "none of Tune's own state"
+    assert tune(base) == best | {"best": str(base / "best.json")}
 
-    best_file.unlink()  # as if the search had been interrupted at its very end
-    assert cli.main([*search, "--trials", "8"]) == 0
-    assert json.loads(best_file.read_text()) == best
+    run = str(tmp_path / "run")
+    train = ["train", "--stage", "all", "--shards", shards, "--out", run, "--tracking-uri", "none"]
+    assert cli.main([*train, "--config", str(base / "best.json")]) == 0
+    record = json.loads(Path(run, "stage3/step-0000004/checkpoint.json").read_text())
+    chosen = config.dotted_keys(record["recipe"])
+    found = best["search"]["found"]
+    assert {key: chosen[key] for key in found} == found
 
-    assert cli.main([*search, "--trials", "9"]) == 1
-    assert "trials was 8 and is 9" in capsys.readouterr().err.splitlines()[-1]
 
-    train = ["train", "--stage", "all", "--shards", shards, "--out", "run"]
-    assert cli.main([*train, "--config", str(best_file), "--tracking-uri", "none"]) == 0
-    trained = json.loads(Path("run/stage3/step-0000004/checkpoint.json").read_text())["recipe"]
-    found = {key: config.dotted_keys(trained)[key] for key in best["search"]["found"]}
-    assert found == best["search"]["found"]
+def test_other_settings_are_refused(base: Path, tune: Tune) -> None:
+    assert "trials was 4, is now 5" in tune(base, trials=5, code=1)
+    assert "search was 'random', is now 'optuna'" in tune(base, "--search", "optuna", code=1)
+
+
+def test_an_interrupted_search_resumes_its_trials_and_draws_the_others(
+    base: Path, out: Path, tune: Tune
+) -> None:
+    name = finished_trial(out)
+    interrupt(out, name)
+    others = [other for other in records(out) if other != name]
+    last = others[-1]
+    shutil.rmtree(out / "trials" / last)
+    step_1 = max((out / "trials" / name / "stage2").glob("step-*")).stat().st_mtime_ns
+    tune(out)
+    before, after = records(base), records(out)
+    assert after.keys() == before.keys()
+    assert after[name] == before[name] | {"scores": after[name]["scores"]}
+    assert after[name]["scores"][-1] == before[name]["scores"][-1], "the same bytes"
+    assert max((out / "trials" / name / "stage2").glob("step-*")).stat().st_mtime_ns == step_1
+    assert after[last]["settings"] == before[last]["settings"]
+    for other in others[:-1]:
+        assert after[other] == before[other]
+
+
+def test_a_killed_trial_restarts_under_its_own_id(
+    base: Path, out: Path, tune: Tune, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = finished_trial(out)
+    interrupt(out, name)
+    shutil.rmtree(out / "trials" / name / "stage3")
+    over = threading.Event()
+    killed: list[int] = []
+
+    def kill_once() -> None:
+        found: list[int] = []
+        while not killed and not over.wait(0.002):
+            if not found:
+                lines = descendants(os.getpid()).items()
+                found = [pid for pid, line in lines if "ray::ImplicitFunc.train" in line]
+            elif (out / "trials" / name / "stage3").exists():
+                os.kill(found[0], signal.SIGKILL)
+                killed.append(found[0])
+
+    killer = threading.Thread(target=kill_once)
+    killer.start()
+    try:
+        tune(out)
+    finally:
+        over.set()
+        killer.join()
+    assert killed
+    assert f"trial {name} was lost, and restarts" in caplog.text
+    trial = records(out)[name]
+    assert (trial["state"], trial["reason"]) == ("finished", None)
+    assert trial["scores"][-1] == records(base)[name]["scores"][-1]
+
+
+def test_a_failed_trial_is_recorded_with_its_reason(base: Path, tune: Tune, tmp_path: Path) -> None:
+    space = tmp_path / "space.json"
+    space.write_text('{"stage2.learning_rate": {"choices": [1e-3, 1e30]}}')
+    init = ("--init", str(base / "stage1"), "--space", str(space), "--search", "optuna")
+    best = tune(tmp_path / "search", *init, trials=3)
+    found = {
+        trial["settings"]["stage2.learning_rate"]: (trial["state"], trial["reason"])
+        for trial in records(tmp_path / "search").values()
+    }
+    assert best["search"]["found"] == {"stage2.learning_rate": 1e-3}
+    assert best["search"]["failed"] > 0
+    state, reason = found[1e30]
+    assert state == "failed"
+    assert "learning_rate" in reason
+
+
+def test_a_search_of_an_earlier_version_is_continued(base: Path, out: Path, tune: Tune) -> None:
+    """Its trials were in Tune's files and had Tune's names; one was interrupted, one not drawn."""
+    name = finished_trial(out)
+    interrupt(out, name)
+    expected = records(base)
+    shutil.rmtree(out / "trials" / max(other for other in expected if other != name))
+    (out / "search").mkdir()
+    (out / "search" / "tuner.pkl").write_bytes(b"\x80not to be loaded")
+    for trial in records(out).values():
+        theirs = f"3256e_{trial['index']:05d}"
+        (out / "trials" / trial["id"]).rename(out / "trials" / theirs)
+        (out / "trials" / theirs / "trial.json").unlink()
+        folder = out / "search" / theirs
+        folder.mkdir()
+        (folder / "params.json").write_text(json.dumps(trial["settings"]))
+        done = trial["state"] != "running"
+        rows = [row | {"done": done and row is trial["scores"][-1]} for row in trial["scores"]]
+        (folder / "result.json").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    tune(out)
+    found = {trial["index"]: trial for trial in records(out).values()}
+    assert sorted(found) == list(range(TRIALS))
+    assert sum(trial["id"].startswith("3256e_") for trial in found.values()) == TRIALS - 1
+    resumed = found[expected[name]["index"]]
+    assert resumed["state"] == "finished"
+    assert resumed["scores"][-1] == expected[name]["scores"][-1]

@@ -1,11 +1,10 @@
-"""What ``aiaic tune`` searches: pure functions from settings to Ray Tune's domains."""
+"""What ``aiaic tune`` searches: dotted keys of the recipe, each with a range or choices."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from ray import tune
 
 from aiaic import config
 from aiaic.networks.model import ModelConfig
@@ -26,8 +25,34 @@ DEFAULT: dict[str, dict[str, Any]] = {
 _RANGE, _CHOICES = {"low", "high", "log"}, {"choices"}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Range:
+    """A number between two bounds, which are included; whole if both bounds are and not log."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Whether the number's logarithm is uniform."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are drawn."""
+        return isinstance(self.low, int) and isinstance(self.high, int) and not self.log
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choices:
+    """One of several values, each as likely as the others."""
+
+    values: tuple[Any, ...]
+
+
+Space = dict[str, Range | Choices]
+"""By dotted key."""
+
+
 def read(file: str | None) -> dict[str, dict[str, Any]]:
-    """A search space from its file; ours where there is none.
+    """A search space from its file; the default one without a file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -47,38 +72,36 @@ def read(file: str | None) -> dict[str, dict[str, Any]]:
     return space
 
 
-def domains(space: Mapping[str, Mapping[str, Any]], recipe: Recipe) -> dict[str, Any]:
-    """Ray Tune's domains, after a look at whether the recipe has such settings.
+def parse(space: Mapping[str, Mapping[str, Any]], recipe: Recipe) -> Space:
+    """Check a search space against the recipe that it varies.
 
     Raises:
         ValueError: a key is unknown, needs another stage-1 checkpoint, or has no range or choices.
     """
     if not space:
         raise ValueError(f"the search space is empty: give keys, such as {_example()}")
-    return {key: _domain(key, choice, recipe) for key, choice in space.items()}
+    return {key: _parse_key(key, values, recipe) for key, values in sorted(space.items())}
 
 
-def _domain(key: str, choice: Mapping[str, Any], recipe: Recipe) -> Any:
+def _parse_key(key: str, values: Mapping[str, Any], recipe: Recipe) -> Range | Choices:
     fixed = {f"model.{name}" for name in ModelConfig().architecture()}
     if key in fixed or key.startswith(("stage1.", "view.", "sampling.")):
         raise ValueError(
             f"'{key}' cannot be searched: every trial starts from one stage-1 checkpoint, "
             "which depends on it"
         )
-    if choice.keys() == _CHOICES and choice["choices"]:
-        for value in choice["choices"]:
+    if values.keys() == _CHOICES and values["choices"]:
+        for value in values["choices"]:
             config.override(recipe, {key: value})
-        return tune.choice(list(choice["choices"]))
-    if not {"low", "high"} <= choice.keys() <= _RANGE:
+        return Choices(values=tuple(values["choices"]))
+    if not {"low", "high"} <= values.keys() <= _RANGE:
         raise ValueError(f"'{key}': give a range or choices, such as {_example()}")
-    low, high = choice["low"], choice["high"]
-    for value in (low, high):
-        config.override(recipe, {key: value})
-    if not low < high or (choice.get("log") and low <= 0):
+    found = Range(low=values["low"], high=values["high"], log=bool(values.get("log")))
+    for bound in (found.low, found.high):
+        config.override(recipe, {key: bound})
+    if not found.low < found.high or (found.log and found.low <= 0):
         raise ValueError(f"'{key}': low must be less than high, and above 0 where log is true")
-    if isinstance(low, int) and isinstance(high, int) and not choice.get("log"):
-        return tune.randint(low, high + 1)
-    return tune.loguniform(low, high) if choice.get("log") else tune.uniform(low, high)
+    return found
 
 
 def _example() -> str:

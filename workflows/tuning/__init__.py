@@ -1,0 +1,1 @@
+"""Searches for hyperparameters: the space, the draws, the record of trials. Knows no Ray."""
