@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from ray.exceptions import RayActorError, RayTaskError
 from ray.train import ControllerError, PreemptionError, WorkerGroupError
 
+from data_prep.storage.retry import PERMANENT
 from workflows.cluster import ray_internals
 
 log = logging.getLogger(__name__)
@@ -17,14 +18,7 @@ log = logging.getLogger(__name__)
 DELAYS_S = (0.0, 1.0, 5.0, 20.0)
 """Before the attempt that follows the first, second, ... failure in a row without a new checkpoint;
 one more failure ends the run."""
-_USER_ERRORS = (
-    ValueError,
-    FileNotFoundError,
-    NotADirectoryError,
-    IsADirectoryError,
-    PermissionError,
-    FileExistsError,
-)
+_USER_ERRORS = (ValueError, *PERMANENT)
 """What a person has to fix: every attempt would fail alike. Other OSErrors (storage that does not
 answer, a full disk on one machine) may pass."""
 _LONGEST_TEXT = 400

@@ -4,6 +4,7 @@ It decides, and something else runs: a cluster, or a test without one.
 """
 
 import dataclasses
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -69,7 +70,8 @@ class TrialQueue:
         if self._waiting:
             trial = self._trials[self._waiting.popleft()]
         elif len(self._trials) < self._wanted:
-            index = max((trial.index for trial in self._trials.values()), default=-1) + 1
+            taken = {trial.index for trial in self._trials.values()}
+            index = next(number for number in itertools.count() if number not in taken)
             trial = Trial(id=f"{index:04d}", index=index, settings=self._draw(index, self.trials))
         else:
             return None

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.tune.schedulers import FIFOScheduler
 
 from aiaic import config
 from tests.faults.processes import descendants
 from workflows import cli
+from workflows.cluster import tuner
 from workflows.tuning import search_space
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
@@ -34,8 +36,10 @@ def base(
 
 
 @pytest.fixture
-def out(base: Path, tmp_path: Path) -> Path:
-    """A copy of the finished search."""
+def out(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished search; what runs in it is not stopped early, whichever scores came
+    first."""
+    monkeypatch.setattr(tuner, "_scheduler", lambda *_: FIFOScheduler())
     return shutil.copytree(base, tmp_path / "search")
 
 
@@ -122,6 +126,7 @@ def test_an_interrupted_search_resumes_its_trials_and_draws_the_others(
     assert after[name]["scores"][-1] == before[name]["scores"][-1], "the same bytes"
     assert max((out / "trials" / name / "stage2").glob("step-*")).stat().st_mtime_ns == step_1
     assert after[last]["settings"] == before[last]["settings"]
+    assert after[last]["state"] == "finished"
     for other in others[:-1]:
         assert after[other] == before[other]
 

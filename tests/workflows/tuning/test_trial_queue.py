@@ -76,6 +76,18 @@ def test_an_interrupted_search_resumes_its_trials_first(tmp_path: Path) -> None:
     assert open_queue(tmp_path).next() is None
 
 
+def test_a_deleted_record_is_drawn_again_in_its_place(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    for _ in range(3):
+        run(queue)
+    (tmp_path / "trials" / "0001" / "trial.json").unlink()
+    again = open_queue(tmp_path)
+    trial = again.next()
+    assert trial is not None
+    assert (trial.id, trial.settings) == ("0001", {"lr": 0.1, "known": 2})
+    assert again.next() is None
+
+
 def test_a_lost_trial_restarts_under_its_id_a_few_times(tmp_path: Path) -> None:
     queue = open_queue(tmp_path, wanted=1)
     for attempt in range(ATTEMPTS):
