@@ -25,7 +25,7 @@ def add_set_distances(evaluation: Evaluation, result: dict[str, Any], *, seed: i
     """
     absent = result["absent"]
     if PICTURE not in evaluation.features:
-        reason = "no weights of FID's InceptionV3 were given (--inception-weights)"
+        reason = "needs weights of FID's InceptionV3 (--inception-weights)"
         absent |= dict.fromkeys(("fid", "kid"), reason)
         return
     known: dict[tuple[str, frozenset[str]], dict[str, float]] = {}

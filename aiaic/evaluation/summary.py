@@ -71,9 +71,7 @@ def summarize(
     result |= _differences(scores, absent) | _shares(scores, absent)
     result |= _relevance(scores, networks, absent) | {"ab_distance": _ab_distances(scores)}
     if not any("lpips" in row for row in result["conditions"].values()):
-        absent["lpips"] = (
-            "no weights of AlexNet were given (--lpips-weights), or pictures are under 32 px"
-        )
+        absent["lpips"] = "needs weights of AlexNet (--lpips-weights), and pictures of 32 px"
     result["absent"] = absent
     add_set_distances(evaluation, result, seed=seed)
     hits = _add_embeddings(evaluation, networks, truth, labels, result)

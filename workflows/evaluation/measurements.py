@@ -58,7 +58,7 @@ def _score_videos(
     target: EvaluationTarget, videos: Mapping[str, str], result: dict[str, Any]
 ) -> None:
     if not videos:
-        result["absent"]["videos"] = "no videos were given (--videos)"
+        result["absent"]["videos"] = "needs colour videos (--videos)"
     elif not target.networks.audio_trained:
         result["absent"]["videos"] = "stage 1 does not train the audio encoder"
     else:

@@ -1,1 +1,1 @@
-"""Pages and tables for people: evaluation reports and the look at a shard set."""
+"""Evaluation and shard reports: HTML pages, charts, and plain-text tables."""

@@ -1,4 +1,4 @@
-"""Charts as inline SVG that takes the text colour of the page around it, light or dark."""
+"""Charts as inline SVG in the text colour of the page around them, light or dark."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-_INK = "#010203"  # stands for the page's text colour
+_INK = "#010203"  # placeholder for the page's text colour
 _ACCENT, _SECOND, _QUIET = "#2f7fb5", "#d9822b", "#7d8894"
 _LINE = 1.6
-_BOUND_COLORS = {"without_sound": _SECOND, "with_sound": _ACCENT}
+_BOUND_COLORS = {"without sound": _SECOND, "with sound": _ACCENT}
 _STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -35,33 +35,42 @@ _STYLE: Any = {
 
 
 def conditions(
-    rows: Mapping[str, Mapping[str, float]], bounds: Mapping[str, Mapping[str, float]]
+    psnr: Mapping[str, float],
+    bounds: Mapping[str, float],
+    intervals: Mapping[str, Mapping[str, float]],
 ) -> str:
-    """PSNR of each condition as a bar, the bounds as lines."""
-    with _figure(6.4, 0.5 + 0.36 * len(rows) + 0.5 * bool(bounds)) as (figure, svg):
+    """PSNR of each condition as a dot with its confidence interval, and the bounds as lines.
+
+    Args:
+        psnr: in dB, by the name of the condition.
+        bounds: in dB, for ``without sound`` and ``with sound``.
+        intervals: ``low`` and ``high`` of conditions; may be incomplete.
+    """
+    with _figure(6.4, 0.7 + 0.36 * len(psnr) + 0.4 * bool(bounds)) as (figure, svg):
         axes = figure.subplots()
-        names, values = list(rows), [row["psnr"] for row in rows.values()]
-        colors = [_ACCENT if name == "matched" else _QUIET for name in names]
-        axes.barh(names, values, color=colors, height=0.62)
-        left = max(0.0, min(values) - 6)
-        for place, value in enumerate(values):
-            axes.text(left + 0.3, place, f"{value:.1f}", va="center", color="#fff", fontsize=9)
-        for name, row in bounds.items():
-            label = f"bound {name.replace('_', ' ')} {row['psnr']:.1f}"
+        for position, (name, value) in enumerate(psnr.items()):
+            color = _ACCENT if name == "matched" else _QUIET
+            if interval := intervals.get(name):
+                axes.plot((interval["low"], interval["high"]), (position,) * 2, color=color, lw=3)
+            axes.plot(value, position, "o", color=color, ms=7)
+            at_right = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 9}
+            axes.text(1.02, position, f"{value:.1f}", **at_right)
+        for name, value in bounds.items():
             line = {"color": _BOUND_COLORS[name], "lw": _LINE, "ls": (0, (4, 2))}
-            axes.axvline(row["psnr"], label=label, **line)
-        axes.invert_yaxis()
+            axes.axvline(value, label=f"bound {name} {value:.1f}", **line)
+        axes.set_yticks(range(len(psnr)), list(psnr))
+        axes.set_ylim(len(psnr) - 0.5, -0.5)
+        axes.margins(x=0.06)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlim(left=left)
-        axes.set_xlabel("PSNR in dB, mean over clips")
+        axes.set_xlabel("PSNR (dB), mean over clips")
         if bounds:
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return svg[0]
 
 
 def relevance(histograms: Mapping[str, Mapping[str, Any]], edges: Sequence[float]) -> str:
-    """How relevant the network finds fitting and unfitting sounds."""
+    """Histograms of the relevance of matched, mismatched and swapped sounds."""
     shown = {"matched": _ACCENT, "mismatched": _SECOND, "swapped": _QUIET}
     with _figure(6.4, 2.6) as (figure, svg):
         axes = figure.subplots()
@@ -96,9 +105,9 @@ def curves(stages: Mapping[int, Sequence[Mapping[str, float]]]) -> str:
 
 
 def histogram(values: NDArray[np.floating[Any]], label: str, counted: str) -> str:
-    """How often values occur; ``label`` names them and their unit, ``counted`` what has them."""
+    """A histogram; ``label`` names the values and their unit, ``counted`` what has them."""
     low, high = float(values.min()), float(values.max())
-    if high - low < 1e-6 * max(1.0, abs(high)):  # all are the same
+    if high - low < 1e-6 * max(1.0, abs(high)):  # all values are equal
         margin = max(0.5, 0.05 * abs(high))
         low, high = low - margin, high + margin
     counts, edges = np.histogram(values, 40, (low, high))
@@ -127,7 +136,7 @@ def _loss(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
 
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure to draw on, and a list that holds its SVG afterwards."""
+    """A figure to draw on, and a list that contains its SVG afterwards."""
     svg: list[str] = []
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")

@@ -1,6 +1,7 @@
-"""An evaluation as one self-contained HTML file."""
+"""Renders an evaluation as one self-contained HTML file."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,30 +15,42 @@ from workflows.report.examples import Example, SoundResult
 from workflows.report.extremes import ExtremeClip
 
 _PNG_SIDE_PX = 160  # larger pictures are embedded as JPEG
-_NOTES = {
+_LABELS_SHOWN = 6
+_CONDITIONS = {
     "matched": "the clip's own sound",
     "missing": "no sound",
     "silent": "a sound of zeros",
-    "mismatched": "another clip's sound, which does not fit",
-    "swapped": "the sibling's sound, against the scene in the sibling's colours",
-    "image": "the colour picture itself instead of a sound (stage 1)",
-    "noisy_10db": "own sound in white noise, SNR 10 dB",
-    "noisy_0db": "own sound in white noise, SNR 0 dB",
-    "unseen": "own sound, of labels that training had not",
+    "mismatched": "the sound of another clip, which does not fit",
+    "swapped": "the sibling's sound, compared with the scene in the sibling's colours",
+    "image": "semantics of the colour picture instead of a sound (stage 1)",
+    "noisy_10db": "the clip's own sound with white noise, SNR 10 dB",
+    "noisy_0db": "the clip's own sound with white noise, SNR 0 dB",
+    "unseen": "the clip's own sound, of labels that are not in the training split",
 }
+_NOT_COMPARABLE = {"swapped", "unseen"}
+"""Conditions on other targets or clips than the bounds."""
 _STRIPS = {
-    extremes.BEST: ("Where sound helps most", "the largest gain of the own sound over none"),
-    extremes.WORST: ("Where sound helps least, or harms", "the smallest gain, or the largest loss"),
-    extremes.FURTHEST: ("Furthest from the truth", "the lowest PSNR with the own sound"),
+    extremes.BEST: ("Largest gain", "PSNR improves most with the clip's own sound."),
+    extremes.WORST: ("Smallest gain", "PSNR improves least, or drops, with the clip's own sound."),
+    extremes.FURTHEST: ("Lowest PSNR", "Furthest from the original with the clip's own sound."),
 }
-_LABELS_SHOWN = 6
 _TILES = {
-    "guidance_gain_db": ("{:+.1f} dB", "PSNR gained by hearing its own sound"),
-    "oracle_share": ("{:.0%}", "of what sound can tell is made use of"),
+    "guidance_gain_db": ("{:+.1f} dB", "PSNR gained with the clip's own sound"),
+    "oracle_share": ("{:.0%}", "of the gain that sound makes possible"),
     "swapped_share": ("{:.0%}", "of the way to the sibling's colours"),
-    "harm_db": ("{:.2f} dB", "PSNR lost by a sound that does not fit"),
-    "relevance_auc": ("{:.3f}", "AUC of relevance, fit against misfit"),
+    "harm_db": ("{:.2f} dB", "PSNR lost with a mismatched sound"),
+    "relevance_auc": ("{:.3f}", "AUC of relevance, matched vs. mismatched"),
 }
+_RETRIEVAL = {
+    "r_at_1": "retrieval, R@1",
+    "r_at_5": "retrieval, R@5",
+    "r_at_1_by_class": "retrieval, R@1 by class",
+    "median_rank": "retrieval, median rank",
+    "n": "retrieval, clips",
+    "cosine": "cosine of sound and picture",
+    "cosine_ceiling": "its upper bound, from the class alone",
+}
+_NAMES = tables.HEADLINES | {name: tables.COLUMNS[name] for name in ("lpips", "fid", "kid")}
 
 
 def render(
@@ -46,27 +59,23 @@ def render(
     stages: Mapping[int, Mapping[str, Any]],
     strips: Mapping[str, Sequence[ExtremeClip]] | None = None,
 ) -> str:
-    """The report's HTML.
+    """The report as HTML.
 
     Args:
-        result: what ``aiaic evaluate`` found, as JSON values.
-        rows: pictures for the first screen; may be none.
+        result: the content of ``report.json``.
+        rows: examples for the first screen; may be empty.
         stages: ``curves`` of each trained stage.
-        strips: extreme clips, by the names of :mod:`workflows.report.extremes`.
+        strips: extreme clips, by the kinds of :mod:`workflows.report.extremes`.
     """
     environment = templating.environment()
-    environment.filters |= {
-        "cell": _cell,
-        "figure": _figure,
-        "spaced": lambda text: text.replace("_", " "),
-    }
+    environment.filters |= {"cell": _cell, "metric": _metric, "name": _name, "spaced": _spaced}
     intervals = result.get("intervals", {})
     return environment.get_template("report.html.j2").render(
         result=result,
         rows=[_row(example) for example in rows],
-        siblings=bool(result["bounds"]),
+        has_siblings=bool(result["bounds"]),
         tiles=[
-            (pattern.format(result[name]).replace("-", "\N{MINUS SIGN}"), note)
+            (_signed(pattern.format(result[name])), note)
             for name, (pattern, note) in _TILES.items()
             if name in result
         ],
@@ -75,32 +84,50 @@ def render(
             for name, heading in tables.COLUMNS.items()
             if any(name in row for row in result["conditions"].values())
         },
-        notes=_NOTES,
+        descriptions=_CONDITIONS,
         intervals=intervals,
-        intervals_told=tables.told(intervals) if intervals else None,
-        headlines=[name for name in tables.HEADLINES if name in result],
+        intervals_note=tables.describe_intervals(intervals) if intervals else None,
+        details=_details(result, intervals),
         strips=[
-            (_STRIPS[name], [_case(case) for case in found])
-            for name, found in (strips or {}).items()
+            (_STRIPS[kind], [_extreme(clip) for clip in clips])
+            for kind, clips in (strips or {}).items()
         ],
         labels=_labels(result.get("labels", {})),
         charts=_charts(result, stages),
     )
 
 
+def _details(result: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values of the metrics of the model, with their intervals."""
+    found = [
+        (_name(name), _metric(result[name], intervals.get(name)))
+        for name in tables.HEADLINES
+        if name in result
+    ]
+    retrieval = result.get("retrieval", {})
+    for name, heading in _RETRIEVAL.items():
+        if name in retrieval:
+            digits = 0 if name in ("n", "median_rank") else 3
+            found.append((heading, _metric(retrieval[name], intervals.get(name), digits)))
+    for name, value in result["ab_distance"].items():
+        first, second = name.split("_", 1)
+        found.append((f"ab distance, {first} to {second}", _metric(value, digits=2)))
+    return found
+
+
 def _labels(labels: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """Labels by what they gain by sound: all, or where there are many the two ends."""
+    """Labels sorted by their gain from sound: all, or the two ends if there are many."""
     ordered = sorted(labels.items(), key=lambda entry: -entry[1]["guidance_gain_db"])
     if len(ordered) <= 2 * _LABELS_SHOWN:
         return [("All labels", ordered)] if len(ordered) > 1 else []
     return [
-        (f"The {_LABELS_SHOWN} labels that gain most", ordered[:_LABELS_SHOWN]),
-        (f"The {_LABELS_SHOWN} labels that gain least", ordered[-_LABELS_SHOWN:]),
+        (f"{_LABELS_SHOWN} labels with the largest gain", ordered[:_LABELS_SHOWN]),
+        (f"{_LABELS_SHOWN} labels with the smallest gain", ordered[-_LABELS_SHOWN:]),
     ]
 
 
 def _cell(metric: str, value: float | None, interval: Mapping[str, float] | None = None) -> Markup:
-    """A figure with its interval under it."""
+    """A value for a table cell, with its interval below."""
     text = escape(_signed(tables.cell(metric, value)))
     if not interval:
         return text
@@ -109,8 +136,8 @@ def _cell(metric: str, value: float | None, interval: Mapping[str, float] | None
     return text + Markup("<small>({} to {})</small>").format(low, high)
 
 
-def _figure(value: float, interval: Mapping[str, float] | None = None, digits: int = 3) -> str:
-    """A figure with its interval beside it."""
+def _metric(value: float, interval: Mapping[str, float] | None = None, digits: int = 3) -> str:
+    """A value, with its interval beside it."""
     text = f"{value:.{digits}f}"
     if interval:
         text += f" ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})"
@@ -118,21 +145,35 @@ def _figure(value: float, interval: Mapping[str, float] | None = None, digits: i
 
 
 def _signed(text: str) -> str:
+    """Typographic minus signs."""
     return text.replace("-", "\N{MINUS SIGN}") if text != "-" else text
+
+
+def _name(identifier: str) -> str:
+    """A name of the result as words: "noisy_10db" is "noisy, 10 dB", "fid" is "FID"."""
+    if identifier in _NAMES:
+        return _signed(_NAMES[identifier])
+    words = re.sub(r"_(\d+)db$", r", \1 dB", identifier)
+    return _spaced(re.sub(r"^stage(\d)$", r"stage \1", words))
+
+
+def _spaced(label: str) -> str:
+    return label.replace("_", " ")
 
 
 def _charts(
     result: Mapping[str, Any], stages: Mapping[int, Mapping[str, Any]]
 ) -> dict[str, Markup]:
-    """Charts by name; those without numbers are left out."""
+    """Charts by name; those without data are left out."""
     found: dict[str, str] = {}
-    # A swapped sound is scored against other pictures, to which these bounds do not apply.
-    comparable = {
-        n: row for n, row in result["conditions"].items() if n not in {"swapped", "unseen"}
-    }
-    if comparable:
-        named = {name.replace("_", " "): row for name, row in comparable.items()}
-        found["conditions"] = charts.conditions(named, result["bounds"])
+    shown = {n: row for n, row in result["conditions"].items() if n not in _NOT_COMPARABLE}
+    if shown:
+        intervals = result.get("intervals", {}).get("psnr", {})
+        found["conditions"] = charts.conditions(
+            {_name(name): row["psnr"] for name, row in shown.items()},
+            {_name(name): row["psnr"] for name, row in result["bounds"].items()},
+            {_name(name): interval for name, interval in intervals.items()},
+        )
     if "matched" in result.get("relevance", {}):
         found["relevance"] = charts.relevance(result["relevance"], result["relevance_bins"])
     drawn = {number: stage["curves"] for number, stage in stages.items() if stage["curves"]}
@@ -143,7 +184,7 @@ def _charts(
 
 def _row(example: Example) -> dict[str, Any]:
     return {
-        "label": example.label.replace("_", " "),
+        "label": _spaced(example.label),
         "key": example.key,
         "grey": _picture(example.grey),
         "without_sound": _picture(example.without_sound),
@@ -153,17 +194,17 @@ def _row(example: Example) -> dict[str, Any]:
     }
 
 
-def _case(case: ExtremeClip) -> dict[str, Any]:
-    gain = case.psnr_matched - case.psnr_missing
+def _extreme(clip: ExtremeClip) -> dict[str, Any]:
+    gain = clip.psnr_matched - clip.psnr_missing
     return {
-        "key": case.key,
-        "label": case.label.replace("_", " "),
-        "grey": _picture(case.grey),
-        "without_sound": _picture(case.without_sound),
-        "own": _picture(case.own),
-        "truth": _picture(case.truth),
-        "psnr_missing": f"{case.psnr_missing:.1f}",
-        "psnr_matched": f"{case.psnr_matched:.1f}",
+        "key": clip.key,
+        "label": _spaced(clip.label),
+        "grey": _picture(clip.grey),
+        "without_sound": _picture(clip.without_sound),
+        "own": _picture(clip.own),
+        "truth": _picture(clip.truth),
+        "psnr_missing": f"{clip.psnr_missing:.1f}",
+        "psnr_matched": f"{clip.psnr_matched:.1f}",
         "gain": _signed(f"{gain:+.1f} dB"),
     }
 
@@ -173,7 +214,7 @@ def _sound_result(result: SoundResult) -> dict[str, Any]:
         "picture": _picture(result.rgb),
         "relevance": result.relevance,
         "wav": f"data:audio/wav;base64,{base64.b64encode(result.wav).decode()}",
-        "label": result.label.replace("_", " "),
+        "label": _spaced(result.label),
     }
 
 

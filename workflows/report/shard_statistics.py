@@ -1,4 +1,4 @@
-"""What a shard set holds, in figures for people: counts, labels, times, sizes, levels, fates."""
+"""Statistics of a shard set for people: counts, labels, times, sizes, levels, rejections."""
 
 import dataclasses
 from collections import Counter, defaultdict
@@ -14,25 +14,25 @@ from data_prep.shards.manifest import WRITTEN, Manifest
 from workflows.report import charts
 
 MAX_LABELS = 400
-"""More labels than these are counted only."""
+"""Further labels are only counted."""
 _FRAME_SIZES, _EXAMPLES = 8, 4
 Index = Any  # a pyarrow.Table, which has no types
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """How values spread."""
+    """The distribution of some values."""
 
     svg: Markup
-    told: str
-    """Median, middle 90 % and extremes."""
+    summary: str
+    """Median, central 90 % and range."""
 
 
 def split_rows(index: Index) -> list[dict[str, Any]]:
-    """Clips, videos, sounds and hours of sound of each split that has clips."""
+    """Number of clips, videos, sounds and hours of sound, for each split with clips."""
     written = _written(index)
     videos, splits = written.column("youtube_id").to_pylist(), written.column("split").to_pylist()
-    seconds, heard = _numbers(written, "sound_s"), _numbers(written, "has_sound")
+    seconds, has_sound = _numbers(written, "sound_s"), _numbers(written, "has_sound")
     rows: list[dict[str, Any]] = []
     of_row = np.array(splits, object)
     for split in SPLITS:
@@ -42,7 +42,7 @@ def split_rows(index: Index) -> list[dict[str, Any]]:
                 "split": split,
                 "clips": int(mine.sum()),
                 "videos": len({v for v, s in zip(videos, splits, strict=True) if s == split}),
-                "with_sound": int(heard[mine].sum()),
+                "with_sound": int(has_sound[mine].sum()),
                 "hours": float(seconds[mine].sum()) / 3600,
             }
             rows.append(found)
@@ -50,7 +50,7 @@ def split_rows(index: Index) -> list[dict[str, Any]]:
 
 
 def label_rows(index: Index) -> list[dict[str, Any]]:
-    """Written clips of each label by split, and how many were rejected; the most frequent first."""
+    """Written clips of each label by split, and rejected ones; the most frequent label first."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     columns = (index.column(name).to_pylist() for name in ("label", "split", "fate"))
     for label, split, fate in zip(*columns, strict=True):
@@ -70,15 +70,15 @@ def label_rows(index: Index) -> list[dict[str, Any]]:
 
 
 def _stops(splits: Mapping[str, int], most: int) -> Iterator[tuple[str, float, float]]:
-    """Split, begin and end, in percent of the most frequent label, of each part of a bar."""
-    begin = 0
+    """Split, start and end of each part of a bar, in percent of the most frequent label."""
+    start = 0
     for split, clips in splits.items():
-        yield split, 100 * begin / most, 100 * (begin + clips) / most
-        begin += clips
+        yield split, 100 * start / most, 100 * (start + clips) / most
+        start += clips
 
 
 def rejection_rows(index: Index, order: Sequence[int]) -> list[dict[str, Any]]:
-    """Reasons, the most frequent first, each with a few clips by name, in the order given."""
+    """Reasons of rejection with a few example clips each; the most frequent reason first."""
     fates = index.column("fate").to_pylist()
     examples: defaultdict[str, list[int]] = defaultdict(list)
     for row in order:
@@ -97,28 +97,28 @@ def rejection_rows(index: Index, order: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def histograms(index: Index) -> dict[str, Histogram]:
-    """Times, sizes, levels and measures of the written clips; without values, nothing is drawn."""
+    """Times, sizes, levels and measures of the written clips; empty columns are left out."""
     written = _written(index)
-    heard = written.filter(written.column("has_sound"))
+    sounds = written.filter(written.column("has_sound"))
     requested, actual = (_all(written, name) for name in ("requested_s", "actual_s"))
     deviation_ms = 1000 * (actual - requested)
     series: dict[str, tuple[NDArray[Any], str, str]] = {
-        "sound_s": (_numbers(heard, "sound_s"), "length of the sound, s", "clips"),
-        "source_s": (_numbers(written, "source_s"), "length of the source, s", "clips"),
-        "requested_s": (requested, "time of the picture in its file, s", "pictures"),
-        "deviation_ms": (deviation_ms, "frame taken later than asked for, ms", "pictures"),
-        "source_bytes": (_numbers(written, "source_bytes") / 1e6, "source file, MB", "clips"),
-        "picture_bytes": (_all(written, "picture_sizes") / 1e3, "picture, kB", "pictures"),
-        "sound_bytes": (_numbers(heard, "sound_size") / 1e3, "sound, kB", "clips"),
-        "rms_dbfs": (_numbers(heard, "rms_dbfs"), "level (RMS), dBFS", "clips"),
-        "peak_dbfs": (_numbers(heard, "peak_dbfs"), "peak, dBFS", "clips"),
+        "sound_s": (_numbers(sounds, "sound_s"), "sound duration (s)", "clips"),
+        "source_s": (_numbers(written, "source_s"), "source duration (s)", "clips"),
+        "requested_s": (requested, "picture time in the source (s)", "pictures"),
+        "deviation_ms": (deviation_ms, "frame time minus requested time (ms)", "pictures"),
+        "source_bytes": (_numbers(written, "source_bytes") / 1e6, "source file size (MB)", "clips"),
+        "picture_bytes": (_all(written, "picture_sizes") / 1e3, "picture size (kB)", "pictures"),
+        "sound_bytes": (_numbers(sounds, "sound_size") / 1e3, "sound size (kB)", "clips"),
+        "rms_dbfs": (_numbers(sounds, "rms_dbfs"), "RMS level (dBFS)", "clips"),
+        "peak_dbfs": (_numbers(sounds, "peak_dbfs"), "peak level (dBFS)", "clips"),
         "colorfulness": (_numbers(written, "colorfulness"), "colourfulness", "clips"),
-        "motion": (_numbers(written, "motion"), "motion, levels of 255", "clips"),
+        "motion": (_numbers(written, "motion"), "motion (levels of 255)", "clips"),
     }
     return {
         name: Histogram(
             svg=Markup(charts.histogram(values, *words)),  # noqa: S704 (our own SVG, no input)
-            told=_told(values),
+            summary=_summary(values),
         )
         for name, (values, *words) in series.items()
         if len(values)
@@ -126,9 +126,9 @@ def histograms(index: Index) -> dict[str, Histogram]:
 
 
 def frame_sizes(index: Index) -> list[tuple[str, int, str]]:
-    """Frame size of the source, number of clips, and the pictures made of them; a few, by number.
+    """The most frequent source frame sizes, their number of clips, and the sizes of their pictures.
 
-    The last row counts all others.
+    The last row counts all other sizes.
     """
     names = ("source_width", "source_height", "width", "height")
     columns = (_written(index).column(name).to_pylist() for name in names)
@@ -147,17 +147,17 @@ def frame_sizes(index: Index) -> list[tuple[str, int, str]]:
 
 
 def sound_fates(index: Index) -> dict[str, int]:
-    """What became of the sound of the written clips, the most frequent first."""
+    """What happened to the sound of the written clips, and how often; the most frequent first."""
     return dict(Counter(_written(index).column("sound_fate").to_pylist()).most_common())
 
 
 def cropped(index: Index) -> int:
-    """Written clips whose black bars were cut away."""
+    """Number of written clips whose black bars were cropped."""
     return sum(map(bool, _written(index).column("crop").to_pylist()))
 
 
 def settings(manifest: Manifest) -> list[tuple[str, str]]:
-    """Every setting of the build by its dotted name."""
+    """All settings of the build, by dotted name."""
     return list(_flat(manifest.settings))
 
 
@@ -174,7 +174,7 @@ def _written(index: Index) -> Index:
 
 
 def _numbers(index: Index, name: str) -> NDArray[Any]:
-    """A column's values that are not null."""
+    """The values of a column that are not null."""
     return index.column(name).drop_null().to_numpy().astype(float)
 
 
@@ -187,15 +187,15 @@ def _by(size: tuple[int, int]) -> str:
     return f"{size[0]} \N{MULTIPLICATION SIGN} {size[1]}"
 
 
-def _told(values: NDArray[Any]) -> str:
+def _summary(values: NDArray[Any]) -> str:
     low, median, high = np.percentile(values, (5, 50, 95))
     if values.min() == values.max():
-        return f"all {_figure(median)}"
+        return f"all values are {_number(median)}"
     return (
-        f"median {_figure(median)}; nine in ten from {_figure(low)} to {_figure(high)}; "
-        f"extremes {_figure(values.min())} and {_figure(values.max())}"
+        f"median {_number(median)}; 90% within {_number(low)} to {_number(high)}; "
+        f"range {_number(values.min())} to {_number(values.max())}"
     )
 
 
-def _figure(value: float) -> str:
+def _number(value: float) -> str:
     return f"{value:.3g}".replace("-", "\N{MINUS SIGN}") if abs(value) < 1000 else f"{value:,.0f}"

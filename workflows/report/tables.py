@@ -1,4 +1,4 @@
-"""Results as plain-text tables."""
+"""Formats the results of an evaluation as plain text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,24 +15,24 @@ COLUMNS = {
     "relevance": "relevance",
     "n": "clips",
 }
-"""Metrics of a condition and their headings."""
+"""Metrics of a condition and their column headings."""
 
 _DIGITS = {"psnr": 2, "mse_ab": 5, "ssim": 3, "lpips": 3, "kid": 4, "relevance": 2}
 
 HEADLINES = {
     "guidance_gain_db": "guidance gain (matched - missing), dB",
     "harm_db": "harm (missing - mismatched), dB",
-    "oracle_share": "oracle share",
+    "oracle_share": "oracle share (0: no sound, 1: bound)",
     "swapped_share": "swapped share",
     "relevance_auc": "relevance AUC",
-    "probe_accuracy": "probe on the grey (chance 1 / siblings)",
-    "colour_leak_r2": "leak of a picture's own colours, R2",
+    "probe_accuracy": "lightness probe (chance: 1 / siblings)",
+    "colour_leak_r2": "colour leak into scene semantics, R2",
 }
-"""Figures of a model and their names."""
+"""Metrics of a model and their names."""
 
 
 def evaluation(result: Mapping[str, Any]) -> str:
-    """Protocol, conditions, bounds and figures of an evaluation, and what is absent and why."""
+    """Protocol, metrics by condition, bounds, metrics of the model, and what was not measured."""
     rows = {**result["conditions"]}
     rows |= {f"bound {name}".replace("_", " "): row for name, row in result["bounds"].items()}
     known = result.get("intervals", {})
@@ -46,13 +46,13 @@ def evaluation(result: Mapping[str, Any]) -> str:
         lines.append(f"{'retrieval: R@1, R@5, median rank':<40}   {', '.join(ranks)}")
     if "cosine_ceiling" in retrieval:
         cosines = (f"{retrieval[name]:.3f}" for name in ("cosine", "cosine_ceiling"))
-        lines.append(f"{'cosine of sound and picture, ceiling':<40}   {', '.join(cosines)}")
+        lines.append(f"{'cosine of sound and picture, upper bound':<40}   {', '.join(cosines)}")
     if "videos" in result:
         lines.append(videos(result["videos"]))
     if known:
-        lines.append(told(known))
+        lines.append(describe_intervals(known))
     lines += [f"note: {name}: {note}" for name, note in result.get("notes", {}).items()]
-    lines += [f"absent: {name} ({reason})" for name, reason in result["absent"].items()]
+    lines += [f"not measured: {name}: {reason}" for name, reason in result["absent"].items()]
     return "\n".join(lines)
 
 
@@ -66,17 +66,17 @@ def protocol(named: Mapping[str, Any]) -> str:
 
 
 def videos(scores: Mapping[str, Any]) -> str:
-    """How near videos come to their originals, and how steady they are, in one line."""
+    """PSNR of videos against their originals, and their flicker, in one line."""
     return (
-        f"{scores['n']} videos: {scores['psnr_db']:.2f} dB, flicker {scores['flicker_ab']:.2f} ab "
-        f"(the originals': {scores['original_flicker_ab']:.2f})"
+        f"{scores['n']} videos: {scores['psnr_db']:.2f} dB, "
+        f"flicker {scores['flicker_ab']:.2f} in ab (originals: {scores['original_flicker_ab']:.2f})"
     )
 
 
-def told(intervals: Mapping[str, Any]) -> str:
-    """What the numbers in brackets are."""
+def describe_intervals(intervals: Mapping[str, Any]) -> str:
+    """What the numbers in parentheses are."""
     return (
-        f"in brackets: {intervals['level']:.0%} confidence interval, bootstrap over "
+        f"in parentheses: {intervals['level']:.0%} confidence interval, bootstrap over "
         f"{intervals['videos']} videos"
     )
 
@@ -89,9 +89,9 @@ def table(
     """Rows of metrics, with a column for each metric that any row has.
 
     Args:
-        heading: of the first column.
-        rows: metrics by name.
-        intervals: of PSNR, by name of a row.
+        heading: heading of the first column.
+        rows: metrics of each row, by its name.
+        intervals: confidence intervals of PSNR, by the name of a row.
     """
     known = intervals or {}
     metrics = [name for name in COLUMNS if any(name in row for row in rows.values())]
@@ -113,7 +113,7 @@ def table(
 
 
 def cell(metric: str, value: float | None, interval: Mapping[str, float] | None = None) -> str:
-    """One figure, with the digits that its metric deserves, and its confidence interval."""
+    """One value with the digits of its metric, and its confidence interval."""
     if value is None:
         return "-"
     if metric == "n":
@@ -122,7 +122,7 @@ def cell(metric: str, value: float | None, interval: Mapping[str, float] | None 
 
 
 def digits(metric: str) -> int:
-    """How many digits of a metric deserve to be shown."""
+    """Number of decimals to show of a metric."""
     return _DIGITS.get(metric, 1)
 
 

@@ -1,10 +1,10 @@
-"""Pages from templates."""
+"""The environment of the page templates."""
 
 import jinja2
 
 
 def environment() -> jinja2.Environment:
-    """Templates in which all that is put in is escaped, and nothing may be missing."""
+    """An environment that escapes all values and fails on missing ones."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("workflows.report"),
         autoescape=True,

@@ -247,9 +247,9 @@ def test_histograms_of_what_there_is():
     )  # fmt: skip
     found = shard_statistics.histograms(index)
     assert "motion" not in found
-    assert found["sound_s"].told == "all 2"
-    assert found["picture_bytes"].told.startswith("median 2;")
-    assert found["deviation_ms"].told.endswith("extremes \N{MINUS SIGN}20 and 40")
+    assert found["sound_s"].summary == "all values are 2"
+    assert found["picture_bytes"].summary.startswith("median 2;")
+    assert found["deviation_ms"].summary.endswith("range \N{MINUS SIGN}20 to 40")
     assert "currentColor" in found["rms_dbfs"].svg
     assert shard_statistics.histograms(made_index({"fate": "missing"})) == {}
 

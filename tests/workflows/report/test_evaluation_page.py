@@ -1,4 +1,4 @@
-"""The report's HTML and the plain-text tables."""
+"""The report as HTML, and the plain-text tables."""
 
 import re
 from html.parser import HTMLParser
@@ -85,7 +85,7 @@ def test_a_page_without_figures():
         del values[name]
     html = evaluation_page.render(values, [], {1: {"curves": []}})
     assert "<h2>Training" not in html
-    assert "has not learned to hear" in html
+    assert "its audio encoder is not trained" in html
 
 
 def test_what_comes_from_files_is_escaped():
@@ -117,9 +117,9 @@ def test_extremes_are_shown_with_what_they_gain():
         result(), [], STAGES, {"best": [extreme(psnr_matched=30.0)], "worst": [extreme()]}
     )
     assert html.count('<div class="four">') == 2
-    assert "Furthest" not in html
+    assert "Lowest PSNR" not in html
     assert "(+5.0 dB)" in html
-    assert "25.0 dB without, 22.8 dB with its own sound (\N{MINUS SIGN}2.2 dB)" in html
+    assert "25.0 dB without sound, 22.8 dB with its own (\N{MINUS SIGN}2.2 dB)" in html
     hostile = evaluation_page.render(
         result(), [], STAGES, {"best": [extreme(key=HOSTILE, label=HOSTILE)]}
     )
@@ -160,7 +160,7 @@ def test_of_many_labels_the_two_ends_are_shown():
         True, True, False, False, True, True
     ]  # fmt: skip
     assert html.index("label 29") < html.index("label 24") < html.index("label 00")
-    assert "gain most" in html
+    assert "6 labels with the largest gain" in html
     few = evaluation_page.render(result(labels=labels(4)), [], STAGES)
     assert "All labels" in few
     assert HOSTILE not in evaluation_page.render(
@@ -202,4 +202,4 @@ def test_the_text_of_an_evaluation():
     assert "bound without sound" in text
     assert "4.200" in text
     assert "0.500, 0.750, 2.000" in text
-    assert "absent: lpips (no weights are given)" in text
+    assert "not measured: lpips: no weights are given" in text
