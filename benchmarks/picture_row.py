@@ -20,25 +20,35 @@ from PIL import Image, ImageDraw, ImageFont
 HEADS = ("grey: all it sees", "without sound", "its own sound", "another sound", "truth")
 SIDE, GAP, HEAD, FOOT, MARGIN = 136, 10, 26, 22, 12
 COLORS = 192
+HEARD = (3, 4)  # which pictures of a row were coloured with a sound
 INK, SOFT, PAPER = "#1f2328", "#59636e", "#ffffff"
-HEARD = "coloured with the sound of "
 
 
 class Report(HTMLParser):
-    """Rows of (picture, text under it)."""
+    """Rows of (picture, name of the sound or nothing)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[list[tuple[Image.Image, str]]] = []
+        self._bold = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
         if tag == "div" and values.get("class") == "row":
             self.rows.append([])
-        elif tag == "img" and self.rows and len(self.rows[-1]) < len(HEADS):
+        elif tag == "img" and self._in_row:
             content = base64.b64decode(values["src"].partition("base64,")[2])
-            text = values["alt"].removeprefix(HEARD) if HEARD in values["alt"] else ""
-            self.rows[-1].append((Image.open(io.BytesIO(content)).convert("RGB"), text))
+            self.rows[-1].append((Image.open(io.BytesIO(content)).convert("RGB"), ""))
+        self._bold = tag == "b"
+
+    def handle_data(self, data: str) -> None:
+        if self._bold and self.rows and len(self.rows[-1]) in HEARD:
+            self.rows[-1][-1] = (self.rows[-1][-1][0], data)
+        self._bold = False
+
+    @property
+    def _in_row(self) -> bool:
+        return bool(self.rows) and len(self.rows[-1]) < len(HEADS)
 
 
 def draw(rows: list[list[tuple[Image.Image, str]]]) -> Image.Image:
