@@ -197,7 +197,7 @@ class ControlChannel:
 
 
 class WarningForwarder(logging.Handler):
-    """Forwards warnings to the driver: a worker's own log is shown to no one."""
+    """Forwards warnings to the driver: a worker's own log is not shown anywhere."""
 
     def __init__(self, channel: ControlChannel) -> None:
         super().__init__(logging.WARNING)

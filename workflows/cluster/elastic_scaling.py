@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 _FREED_WITHIN_S = 5.0
 """How long the processors of workers that have just ended may take to be free again."""
-_LOOK_EVERY_S = 0.5
+_POLL_EVERY_S = 0.5
 
 
 class ElasticScaling:
@@ -42,7 +42,7 @@ class ElasticScaling:
         while time.monotonic() < until and not stop_requested():
             if session.room(gpu=self._gpu) >= self._workers.most:
                 break
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_POLL_EVERY_S)
         count = self._workers.within(session.room(gpu=self._gpu))
         self._ask_for(self._workers.most - count)
         return count

@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 FLUSH_WITHIN_S = 1800.0
 """Rank 0 may try this long to store its last checkpoint: minutes of pauses, and six uploads."""
 GROW_EVERY_S = 60.0
-"""Least time between two looks for more room: a cluster that comes and goes shall not keep the
+"""Least time between two checks for more room: a cluster whose size changes often must not keep the
 workers from training."""
 _POLL_EVERY_S = 0.5
 _GRACE_S = 300.0
@@ -154,7 +154,7 @@ class _Driver:
                     continue
                 if not listener.started:
                     raise StoppedError(*_newest(self._job))
-                channel.request_stop()  # at each look, since the actor may have been restarted
+                channel.request_stop()  # at each poll, since the actor may have been restarted
             listener.poll()
 
     def _on_commit(self, values: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a driver and its workers tell each other, while the actor between them comes and goes."""
+"""Reports and requests between driver and workers, with an actor that comes and goes."""
 
 import os
 import signal
@@ -249,7 +249,7 @@ def test_reports_and_requests_pass_through_an_actor_that_is_killed(
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-def test_a_worker_of_an_attempt_that_is_over_is_told_so(channel: ControlChannel) -> None:
+def test_a_worker_of_an_attempt_that_is_over_gets_an_error(channel: ControlChannel) -> None:
     other = ControlChannel.create()
     other.close()
     with pytest.raises(ConnectionError, match="the attempt is over"):

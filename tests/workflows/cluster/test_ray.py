@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.ma
 
 
 def ignore(*_: Any) -> None:
-    """Takes news that nobody reads."""
+    """A callback for reports that a test does not need."""
 
 
 def make_job(shards: str, out: str, settings: tuple[str, ...]) -> Job:

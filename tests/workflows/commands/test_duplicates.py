@@ -105,7 +105,7 @@ def test_duplicates_are_listed_and_left_out_by_the_list(world, tmp_path, capsys)
     assert exclusions.read_exclusions(out) == before
 
 
-def test_a_person_is_told_how_many_and_what_to_do(world, tmp_path, capsys):
+def test_the_output_says_how_many_and_what_to_do(world, tmp_path, capsys):
     build_shards(world)
     out = tmp_path / "list.csv"
     out.write_text("x,once\nbbbbbbbbbbb_000000,mine\n")

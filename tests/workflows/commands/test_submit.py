@@ -156,9 +156,9 @@ def test_the_log_is_followed_while_the_job_runs(head: Head, tmp_path: Path) -> N
         "while not os.path.exists(sys.argv[1]): time.sleep(0.1)\n"
         "print('done')\n"
     )
-    with head.submit("--", sys.executable, "-c", waits, str(tmp_path / "go on")) as process:
+    with head.submit("--", sys.executable, "-c", waits, str(tmp_path / "continue")) as process:
         read_until(process, "ready\n")
-        (tmp_path / "go on").touch()
+        (tmp_path / "continue").touch()
         out, err = process.communicate(timeout=120)
     assert out == "done\n"
     assert process.returncode == 0, err
@@ -183,14 +183,14 @@ def test_exit_code_and_folder_of_a_job(head: Head, tmp_path: Path) -> None:
         out, err = process.communicate(timeout=90)
     assert process.returncode == 3, err
     assert "hello and hello" in err
-    told = json.loads(out)
-    assert told | {"job": ""} == {
+    result = json.loads(out)
+    assert result | {"job": ""} == {
         "job": "",
         "address": head.address,
         "status": "FAILED",
         "exit_code": 3,
     }
-    assert head.get(f"/api/jobs/{told['job']}", TOKEN)["driver_exit_code"] == 3
+    assert head.get(f"/api/jobs/{result['job']}", TOKEN)["driver_exit_code"] == 3
 
 
 @pytest.mark.ray
@@ -205,7 +205,7 @@ def test_ctrl_c_stops_the_job(head: Head) -> None:
 
 
 @pytest.mark.ray
-def test_nobody_comes_in_without_the_token(head: Head) -> None:
+def test_the_token_is_required(head: Head) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         head.get("/api/jobs/", None)
     assert refused.value.code == 401
@@ -225,7 +225,7 @@ def test_nobody_comes_in_without_the_token(head: Head) -> None:
 
 @pytest.fixture
 def closed() -> Iterator[str]:
-    """An address at which nothing answers: it is taken, but nobody listens."""
+    """An address at which nothing answers: the port is bound, but not listening."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"

@@ -163,9 +163,9 @@ def test_a_checkpoint_of_another_stage_is_refused(
 ) -> None:
     out = str(tmp_path / "run")
     assert "stage 1 starts from scratch" in train(out, "--init", finished_run, stage="1")
-    told = train(out, "--init", run_folder.stage_place(finished_run, 1), stage="3")
-    assert "checkpoint of stage 1" in told
-    assert "one of stage 2" in told
+    error = train(out, "--init", run_folder.stage_place(finished_run, 1), stage="3")
+    assert "checkpoint of stage 1" in error
+    assert "one of stage 2" in error
     assert not Path(out).exists()
 
 
@@ -173,8 +173,8 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_name(
     finished_run: str, train: Train, tmp_path: Path
 ) -> None:
     out = str(tmp_path / "run")
-    told = train(out, "--init", finished_run, stage="2", settings=("model.backbone.width=16",))
-    assert "model.backbone.width is 8 there and 16" in told
+    error = train(out, "--init", finished_run, stage="2", settings=("model.backbone.width=16",))
+    assert "model.backbone.width is 8 there and 16" in error
     assert not Path(out).exists()
 
 
@@ -186,14 +186,14 @@ def test_another_initial_checkpoint_is_refused(
     other = str(tmp_path / "other")
     train(other, stage="1", settings=("sampling.seed=3",))
     Path(out, "stage2", "stage.json").unlink()
-    told = train(out, "--init", other, stage="2")
-    assert "was started from another checkpoint" in told
+    error = train(out, "--init", other, stage="2")
+    assert "was started from another checkpoint" in error
 
 
-def test_a_later_stage_that_was_begun_from_another_checkpoint_is_refused(
+def test_a_later_stage_that_was_started_from_another_checkpoint_is_refused(
     finished_run: str, train: Train, tmp_path: Path
 ) -> None:
-    """As where stage 1 was trained anew beneath it: its origin would not be what it says."""
+    """As if stage 1 had been retrained beneath it: its recorded origin would be wrong."""
     out = tmp_path / "run"
     shutil.copytree(finished_run, out)
     best = run_folder.fetch(run_folder.stage_place(str(out), 1))
@@ -201,9 +201,9 @@ def test_a_later_stage_that_was_begun_from_another_checkpoint_is_refused(
     next(tensor for tensor in model.values() if tensor.is_floating_point()).add_(1)
     checkpoint.write(best, checkpoint.read_record(best), model, rest)
     Path(out, "stage2", "stage.json").unlink()
-    told = train(str(out), code=1)
-    assert "stage 2 was started from another checkpoint" in told
-    assert "delete the stage's folder to train it again" in told
+    error = train(str(out), code=1)
+    assert "stage 2 was started from another checkpoint" in error
+    assert "delete the stage's folder to train it again" in error
     shutil.rmtree(out / "stage2")
     shutil.rmtree(out / "stage3")
     train(str(out), code=0)
@@ -227,8 +227,8 @@ def test_a_damaged_newest_checkpoint_costs_no_run(
     broken = Path(out, "stage2", checkpoint.step_name(4))
     (broken / "training.safetensors").write_bytes(b"")
     assert "stages" in train(str(out), stage="2")
-    told = f"deleted the damaged checkpoint '{broken}', using step-0000002 instead"
-    assert told in caplog.text
+    warning = f"deleted the damaged checkpoint '{broken}', using step-0000002 instead"
+    assert warning in caplog.text
     assert "stage 2 resumes at step 2" in caplog.messages
     assert weights(str(out), 2) == weights(finished_run, 2)
 
@@ -246,13 +246,13 @@ def test_a_signal_saves_and_leaves_and_the_same_command_goes_on(
     step = loop.train_step
     before = signal.getsignal(number)
 
-    def told(trainer: Any, *rest: Any) -> None:
+    def signalled(trainer: Any, *rest: Any) -> None:
         step(trainer, *rest)
         if trainer.step == 2:
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_step", told)
+        patch.setattr(loop, "train_step", signalled)
         line = train(out, code=128 + number)
     assert "stopped in stage 1 with a checkpoint of step 3; rerun the command to resume" in line
     assert signal.getsignal(number) is before
@@ -279,7 +279,7 @@ def test_a_profile_is_a_trace_of_each_stage(train: Train, tmp_path: Path) -> Non
     assert "aten::convolution" in names
 
 
-def test_what_has_gone_wrong_first_is_told_though_no_trace_can_be_stored(
+def test_the_first_error_is_reported_even_if_no_trace_can_be_stored(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
@@ -287,17 +287,17 @@ def test_what_has_gone_wrong_first_is_told_though_no_trace_can_be_stored(
 
     monkeypatch.setattr(storage, "upload_folder", fail)
     out = str(tmp_path / "run")
-    told = train(out, "--profile", stage="1", settings=("stage1.learning_rate=1e30",), code=1)
-    assert "Lower the stage's learning_rate" in told
+    error = train(out, "--profile", stage="1", settings=("stage1.learning_rate=1e30",), code=1)
+    assert "Lower the stage's learning_rate" in error
     assert "the storage is away" in train(str(tmp_path / "other"), "--profile", stage="1", code=1)
 
 
 def test_more_workers_than_streams_are_refused_before_ray_starts(
     train: Train, tmp_path: Path
 ) -> None:
-    told = train(str(tmp_path / "run"), "--workers", "5")
-    assert "5 workers" in told
-    assert "sampling.streams = 4" in told
+    error = train(str(tmp_path / "run"), "--workers", "5")
+    assert "5 workers" in error
+    assert "sampling.streams = 4" in error
     assert "5 workers" in train(str(tmp_path / "run"), "--workers", "2:5")
     assert "--workers is '-1'" in train(str(tmp_path / "run"), "--workers", "-1")
 
@@ -309,21 +309,21 @@ def test_a_full_gpu_is_one_line_with_the_way_out(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
     monkeypatch.setattr(loop, "train_step", fail)
-    told = train(str(tmp_path / "run"), stage="1", code=1)
-    assert "a training step does not fit the GPU's memory: raise training.accumulate" in told
+    error = train(str(tmp_path / "run"), stage="1", code=1)
+    assert "a training step does not fit the GPU's memory: raise training.accumulate" in error
 
 
 def test_a_second_training_into_a_folder_is_refused(train: Train, tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     with run_folder.exclusive_lock(out):
-        told = train(out, stage="1", code=1)
-    assert f"another training is writing into '{out}'" in told
+        error = train(out, stage="1", code=1)
+    assert f"another training is writing into '{out}'" in error
     assert not (Path(out) / "stage1").exists()
     train(out, stage="1", code=0)
 
 
 @pytest.mark.parametrize("place", ["s3://bucket", "s3://bucket/", "s3://bucket?scheme=http"])
 def test_a_whole_bucket_is_no_folder_of_a_run(train: Train, place: str) -> None:
-    told = train(place, stage="1", code=1)
-    assert f"'{place}' is a whole bucket: name a folder in it" in told
+    error = train(place, stage="1", code=1)
+    assert f"'{place}' is a whole bucket: name a folder in it" in error
     run_folder.check_place("s3://bucket/run")

@@ -19,7 +19,7 @@ SPACE = {"model.guidance.tau": {"low": 0.1, "high": 3.0}, "stage3.p_missing": {"
 
 
 class Pickled:
-    """What no one may load."""
+    """A pickle that fails the test when it is loaded."""
 
     def __reduce__(self) -> Any:
         return pytest.fail, ("a pickle was loaded",)
