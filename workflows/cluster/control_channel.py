@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 import ray
-from ray.exceptions import PendingCallsLimitExceeded, RayActorError, RpcError
+from ray.exceptions import ObjectLostError, PendingCallsLimitExceeded, RayActorError, RpcError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _NAMESPACE = "aiaic"
@@ -28,8 +28,15 @@ _ANSWER_WITHIN_S = 5.0
 _PENDING_CALLS = 100
 """Of one process to an actor that does not answer; further ones are dropped."""
 _WARNINGS = 20
-_UNREACHABLE = (RayActorError, RpcError, PendingCallsLimitExceeded, TimeoutError)
-"""Raised while the actor does not answer, which is no reason to end a training."""
+_UNREACHABLE = (
+    RayActorError,
+    RpcError,
+    ObjectLostError,
+    PendingCallsLimitExceeded,
+    TimeoutError,
+)
+"""Raised while the actor does not answer, or an answer is lost with it: no reason to end a
+training."""
 
 log = logging.getLogger(__name__)
 
