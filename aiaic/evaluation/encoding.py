@@ -73,11 +73,11 @@ def encode(
     if not clips:
         raise ValueError("there are no clips to evaluate")
     whole = {name: torch.cat(rows) for name, rows in parts.items()}
-    heard = [name for name in (MATCHED, *NOISY_SNR_DB) if name in whole]
+    names = [name for name in (MATCHED, *NOISY_SNR_DB) if name in whole]
     return Semantics(
         clips=tuple(clips),
-        sound={name: whole[name] for name in heard},
-        audible={name: whole[f"{name} audible"] for name in heard},
+        sound={name: whole[name] for name in names},
+        audible={name: whole[f"{name} audible"] for name in names},
         scene=whole["scene"],
         image=whole.get(IMAGE),
     )

@@ -50,7 +50,7 @@ def test_colours_outside_srgb_are_clipped():
     assert 0 <= rgb.min() <= rgb.max() <= 1
 
 
-def test_lightness_alone_is_that_of_lab():
+def test_lightness_agrees_with_lab():
     rgb = torch.randint(0, 256, (2, 3, 9, 7), generator=torch.Generator().manual_seed(0))
     rgb = rgb.to(torch.uint8)
     assert torch.allclose(color.lightness(rgb), color.rgb_to_lab(rgb)[0], atol=1e-4)

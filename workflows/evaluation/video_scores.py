@@ -35,7 +35,7 @@ def score(videos: Mapping[str, str], model: Model, size_px: int) -> dict[str, An
     colorizer = Colorizer(model, size_px=size_px)
     each: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(dir=scratch.folder()) as folder:
-        result = str(Path(folder, "coloured.mkv"))
+        result = str(Path(folder, "colorized.mkv"))
         for name, source in videos.items():
             video.colorize(source, result, colorizer)
             each[name] = dataclasses.asdict(video.measure(result, source))

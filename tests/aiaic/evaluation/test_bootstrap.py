@@ -1,4 +1,4 @@
-"""Confidence intervals against theory, brute force and what is known by construction."""
+"""Confidence intervals against theory, brute force and cases known by construction."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_clips_of_one_video_count_as_one():
     assert ratio == pytest.approx(np.sqrt(6), rel=0.15)
 
 
-def test_shares_lie_inside_their_intervals():
+def test_shares_are_inside_their_intervals():
     values, video = scores(np.random.default_rng(2), videos=100)
     found = known(values, video)
     assert found["oracle_share"]["low"] == pytest.approx((1 - 1 / 4) / (1 - 1 / 10))
@@ -104,13 +104,13 @@ def test_hits_of_a_retrieval():
     assert interval["low"] == pytest.approx(0.25 - half, abs=0.2 * half)
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_intervals():
     values, video = scores(np.random.default_rng(5), videos=50)
     assert known(values, video) == known(values, video)
     assert known(values, video) != known(values, video, seed=1)
 
 
-def test_one_video_is_refused():
+def test_a_single_video_is_rejected():
     values, video = scores(np.random.default_rng(6), videos=1)
     with pytest.raises(ValueError, match="one video"):
         known(values, video)

@@ -1,4 +1,4 @@
-"""Whose sound a clip is evaluated with."""
+"""The choice of the sound that a clip is evaluated with."""
 
 import dataclasses
 import itertools
@@ -36,7 +36,7 @@ def test_only_clips_with_a_fitting_sound_take_part():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_truth_decides_what_is_wrong_and_what_is_a_sibling(seed):
+def test_ground_truth_decides_what_is_mismatched_and_what_is_a_sibling(seed):
     clips, truth = world()
     sounds = choose(clips, seed=seed, truth=truth, labels=None)
     assert set(sounds.mismatched) == sounds.fitting
@@ -50,7 +50,7 @@ def test_truth_decides_what_is_wrong_and_what_is_a_sibling(seed):
         assert truth.class_by_key[key] != truth.class_by_key[partner]
 
 
-def test_labels_and_videos_decide_without_truth():
+def test_labels_and_videos_decide_without_ground_truth():
     clips, truth = world()
     labels = dict(truth.class_by_key)
     video = {clip.key: clip.video for clip in clips}
@@ -71,14 +71,14 @@ def test_the_choice_depends_on_the_seed_and_not_on_the_order():
     assert len(set(first.mismatched.values())) > len(first.mismatched) / 3  # not always the same
 
 
-def test_no_partner_is_no_condition():
+def test_clips_without_a_partner_do_not_have_the_condition():
     clips, _ = world(1)
     assert not choose(clips, seed=0, truth=None, labels=None).mismatched
     silent = [dataclasses.replace(clip, has_sound=False) for clip in clips]
     assert not choose(silent, seed=0, truth=None, labels=None).fitting
 
 
-def test_a_truth_of_other_clips_is_refused():
+def test_ground_truth_of_other_clips_is_rejected():
     _, truth = world()
     with pytest.raises(ValueError, match="does not know clip 'elsewhere'"):
         truth.require(["clip000", "elsewhere"])

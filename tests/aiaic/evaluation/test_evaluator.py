@@ -21,7 +21,7 @@ from aiaic.networks.model import Model
 
 SIZE = 24
 COLOURS = torch.tensor([[20.0, 25.0], [5.0, -30.0], [25.0, 8.0], [-25.0, 25.0]])
-"""Mean ab of four classes, inside sRGB; class // 2 is the appearance, which L tells."""
+"""Mean ab of four classes, inside sRGB; class // 2 is the appearance, which L determines."""
 BRIGHTNESS = (40.0, 70.0)
 COUNT = 32
 UNSOUND, UNFITTING = {3, 12}, {5, 22}
@@ -38,7 +38,7 @@ def scene(clip: int) -> torch.Tensor:
 
 
 def rendering(key: str, name: str) -> np.ndarray:
-    """Rendered at twice the size, as the truth of a world is larger than what is evaluated."""
+    """Rendered at twice the size, as renderings of a world are larger than the evaluated view."""
     ab = COLOURS[int(name)].view(1, 2, 1, 1).expand(1, 2, SIZE, SIZE)
     rgb = join(scene(int(key)), ab)[0].permute(1, 2, 0).numpy()
     return rgb.repeat(2, 0).repeat(2, 1)
@@ -52,8 +52,8 @@ def batches(size: int = 5):
         for clip in clips:
             hue = COLOURS[class_of(clip)] + 4 * torch.randn(2, generator=jitter)
             pictures.append(join(scene(clip), hue.view(1, 2, 1, 1).expand(1, 2, SIZE, SIZE)))
-            heard = (class_of(clip) + 2 * (clip in UNFITTING)) % 4
-            sounds.append(torch.full((1, 800), 0 if clip in UNSOUND else 3000 + 6000 * heard))
+            sound_class = (class_of(clip) + 2 * (clip in UNFITTING)) % 4
+            sounds.append(torch.full((1, 800), 0 if clip in UNSOUND else 3000 + 6000 * sound_class))
         yield Batch(
             keys=tuple(str(clip) for clip in clips),
             video=torch.tensor(clips),
@@ -77,7 +77,7 @@ def truth() -> GroundTruth:
 
 
 class Oracle(Model):
-    """Hears the class and gives its mean colour; without sound the mean of the siblings."""
+    """Predicts the mean colour of the sound's class, or without sound the mean of the siblings."""
 
     uses_sound = True
     always_relevant = False
@@ -94,21 +94,21 @@ class Oracle(Model):
         return F.one_hot(torch.cdist(ab, COLOURS).argmin(1), 4).float()
 
     def audio(self, waveform):
-        heard = (waveform.mean(1) * 32768 - 3000) / 6000
-        return F.one_hot(heard.round().long().clamp(0, 3), 4).float()
+        sound_class = (waveform.mean(1) * 32768 - 3000) / 6000
+        return F.one_hot(sound_class.round().long().clamp(0, 3), 4).float()
 
     def __call__(self, L, semantics, present):
         appearance = (L.mean((1, 2, 3)) > sum(BRIGHTNESS) / 2).long()
-        heard = semantics.argmax(1)
-        fits = present & (heard // 2 == appearance) & self.uses_sound
+        sound_class = semantics.argmax(1)
+        fits = present & (sound_class // 2 == appearance) & self.uses_sound
         without = COLOURS.view(2, 2, 2).mean(1)[appearance]
-        ab = torch.where(fits[:, None], COLOURS[heard], without) / AB_SCALE
+        ab = torch.where(fits[:, None], COLOURS[sound_class], without) / AB_SCALE
         logits = torch.where(fits, 3.0, -3.0)[:, None].expand(-1, 2)
         return ab[:, :, None, None].expand(-1, -1, *L.shape[2:]), logits
 
 
-class Deaf(Oracle):
-    """Hears, and makes no use of it."""
+class IgnoresSound(Oracle):
+    """Ignores the sound."""
 
     uses_sound = False
 
@@ -145,8 +145,8 @@ def test_a_perfect_colorizer_reaches_the_bounds(perfect):
     assert perfect["retrieval"]["r_at_1_by_class"] == 1
 
 
-def test_a_deaf_colorizer_gains_nothing():
-    result = run(Deaf(), truth=truth())
+def test_a_colorizer_that_ignores_sound_gains_nothing():
+    result = run(IgnoresSound(), truth=truth())
     assert result["oracle_share"] == pytest.approx(0, abs=1e-3)
     assert result["swapped_share"] == pytest.approx(0, abs=1e-3)
     assert result["guidance_gain_db"] == 0
@@ -160,15 +160,15 @@ def test_a_colorizer_that_follows_any_sound_is_harmed():
     class Credulous(Oracle):
         def __call__(self, L, semantics, present):
             ab, logits = super().__call__(L, semantics, present)
-            heard = COLOURS[semantics.argmax(1)][:, :, None, None] / AB_SCALE
-            return torch.where(present[:, None, None, None], heard, ab), logits
+            sound_class = COLOURS[semantics.argmax(1)][:, :, None, None] / AB_SCALE
+            return torch.where(present[:, None, None, None], sound_class, ab), logits
 
     result = run(Credulous(), truth=truth())
     assert result["oracle_share"] == pytest.approx(1, abs=1e-3)
     assert result["harm_db"] > 3
 
 
-def test_conditions_are_over_the_clips_that_the_method_names(perfect):
+def test_conditions_are_over_the_specified_clips(perfect):
     fitting = COUNT - len(UNSOUND) - len(UNFITTING)
     counts = {name: row["n"] for name, row in perfect["conditions"].items()}
     assert counts.pop("missing") == COUNT
@@ -207,7 +207,7 @@ def test_bounds_agree_with_numpy(perfect):
         assert perfect["bounds"][name]["psnr"] == pytest.approx(np.mean(values), abs=0.05)
 
 
-def test_every_metric_of_a_condition_is_there(perfect):
+def test_every_condition_has_all_metrics(perfect):
     expected = {
         "psnr", "mse_ab", "ssim", "colorfulness", "colorfulness_abs", "colorfulness_difference", "n"
     }  # fmt: skip
@@ -215,7 +215,7 @@ def test_every_metric_of_a_condition_is_there(perfect):
         assert expected <= set(row)
 
 
-def test_without_truth_what_needs_it_is_absent_with_a_reason():
+def test_without_ground_truth_what_needs_it_is_absent_with_a_reason():
     labels = {str(clip): f"label{class_of(clip)}" for clip in range(COUNT)}
     result = run(Oracle(), labels=labels, trained={"label0", "label1"})
     assert set(result["absent"]) == {
@@ -236,7 +236,7 @@ def test_a_stage_1_checkpoint_is_evaluated_without_sound():
     assert {"guidance_gain_db", "harm_db", "oracle_share", "retrieval"} <= set(result["absent"])
 
 
-def test_relevance_held_at_1_is_absent():
+def test_relevance_fixed_at_1_is_absent():
     model = Oracle()
     model.always_relevant = True
     result = run(model, truth=truth())
@@ -244,7 +244,7 @@ def test_relevance_held_at_1_is_absent():
     assert "relevance_auc" not in result
 
 
-def test_figures_lie_inside_their_intervals(perfect):
+def test_metrics_are_inside_their_intervals(perfect):
     found = perfect["intervals"]
     assert found["videos"] == COUNT
     assert set(found["psnr"]) == set(perfect["conditions"])
@@ -256,23 +256,23 @@ def test_figures_lie_inside_their_intervals(perfect):
     assert found["r_at_1"]["low"] <= perfect["retrieval"]["r_at_1"] <= found["r_at_1"]["high"]
 
 
-def test_semantics_of_the_class_alone_leak_nothing_and_reach_their_ceiling(perfect):
+def test_semantics_of_the_class_alone_leak_nothing_and_reach_the_upper_bound(perfect):
     assert perfect["retrieval"]["cosine_ceiling"] == pytest.approx(1)
     assert perfect["colour_leak_r2"] < 0.1
 
 
-def test_semantics_that_hold_the_pictures_own_colour_leak_it():
-    class Smuggler(Oracle):
+def test_semantics_with_the_pictures_own_colour_leak_it():
+    class LeaksColours(Oracle):
         def scene(self, rgb):
             ab = rgb_to_lab(rgb)[1].mean((2, 3)) / 50
             return torch.cat([super().scene(rgb), ab], dim=1)
 
     labels = {str(clip): f"label{class_of(clip)}" for clip in range(COUNT)}
-    assert run(Smuggler(), audio_trained=False, truth=truth())["colour_leak_r2"] > 0.5
-    assert run(Smuggler(), audio_trained=False, labels=labels)["colour_leak_r2"] > 0.5
+    assert run(LeaksColours(), audio_trained=False, truth=truth())["colour_leak_r2"] > 0.5
+    assert run(LeaksColours(), audio_trained=False, labels=labels)["colour_leak_r2"] > 0.5
     assert (
         "without ground truth or labels"
-        in run(Smuggler(), audio_trained=False)["absent"]["colour_leak_r2"]
+        in run(LeaksColours(), audio_trained=False)["absent"]["colour_leak_r2"]
     )
 
 
@@ -293,7 +293,7 @@ def test_the_ceiling_leaves_each_clip_out():
     assert cosine_ceiling(scene, torch.arange(20)) is None
 
 
-def test_figures_of_labels_are_over_clips_with_both_results():
+def test_metrics_by_label_are_over_clips_with_both_results():
     labels = {str(clip): f"label{class_of(clip)}" for clip in range(COUNT)}
     evaluation = evaluate(process(), labels=labels)
     result = run(Oracle(), labels=labels)["labels"]
@@ -309,7 +309,7 @@ def test_figures_of_labels_are_over_clips_with_both_results():
 
 
 class Colours(Inception):
-    """Stands for Inception: mean colours as features."""
+    """Replaces Inception: mean colours as features."""
 
     def __init__(self):
         pass
@@ -319,7 +319,7 @@ class Colours(Inception):
 
 
 class Difference(Lpips):
-    """Stands for LPIPS."""
+    """Replaces LPIPS."""
 
     def __init__(self):
         pass
@@ -328,7 +328,7 @@ class Difference(Lpips):
         return (prediction.float() - truth.float()).abs().mean((1, 2, 3))
 
 
-def test_lpips_fid_and_kid_are_of_the_very_clips_of_a_condition():
+def test_lpips_fid_and_kid_are_over_the_same_clips_as_the_condition():
     perception = Perception(lpips=Difference(), inception=Colours())
     evaluator = process(truth=truth(), perception=perception, stage1=Oracle())
     evaluation = evaluate(evaluator, truth=truth())
@@ -349,7 +349,7 @@ def test_lpips_fid_and_kid_are_of_the_very_clips_of_a_condition():
     assert not {"lpips", "fid", "kid"} & set(result["absent"])
 
 
-def test_observed_predictions_are_what_is_scored():
+def test_observed_predictions_are_the_scored_ones():
     seen = {}
 
     def observe(prediction):
@@ -368,7 +368,7 @@ def test_observed_predictions_are_what_is_scored():
         assert metrics.psnr(*pair).item() == pytest.approx(expected, abs=0.2)
 
 
-def test_chunks_and_chance_change_nothing():
+def test_chunking_and_random_state_change_nothing():
     parts = list(batches())
     whole = evaluate(process(truth=truth()), truth=truth(), seed=4)
     torch.manual_seed(99)
@@ -384,7 +384,7 @@ def test_chunks_and_chance_change_nothing():
     assert whole.scores[MATCHED].keys() == whole.scores[SWAPPED].keys()
 
 
-def test_noise_has_the_asked_level():
+def test_noise_has_the_requested_level():
     waveform = torch.sin(torch.arange(16000) / 7.0).repeat(2, 1) * torch.tensor([[0.5], [0.01]])
     for snr_db in (10.0, 0.0):
         noise = add_noise(waveform, snr_db, [1, 2]) - waveform
@@ -394,7 +394,7 @@ def test_noise_has_the_asked_level():
     assert not torch.equal(one, other)
 
 
-def test_no_clips_are_refused():
+def test_an_evaluation_without_clips_is_rejected():
     with pytest.raises(ValueError, match="no clips"):
         evaluate(process(chunks=[list]))
     with pytest.raises(ValueError, match="no clips"):

@@ -1,4 +1,4 @@
-"""Every figure against an implementation that shares no code with ours."""
+"""Every metric against an independent implementation."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from aiaic.evaluation import metrics
 
 @pytest.fixture
 def pictures():
-    """Smooth pictures of two ratios of sides, and noisy versions of them."""
+    """Smooth pictures of two aspect ratios, and noisy versions of them."""
     generator = torch.Generator().manual_seed(3)
     coarse = torch.rand(4, 3, 6, 8, generator=generator) * 255
     truth = torch.nn.functional.interpolate(coarse, size=(40, 56), mode="bicubic").clamp(0, 255)
@@ -63,7 +63,7 @@ def test_ssim_agrees_with_scikit_image(pictures):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
-def test_ssim_of_a_tiny_picture_is_refused():
+def test_ssim_of_a_tiny_picture_is_rejected():
     tiny = torch.zeros(1, 3, 10, 20, dtype=torch.uint8)
     with pytest.raises(ValueError, match="11 px"):
         metrics.ssim(tiny, tiny)

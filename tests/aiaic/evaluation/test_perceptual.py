@@ -1,4 +1,4 @@
-"""LPIPS, FID and KID against torchmetrics and plain numpy, with random weights and no network."""
+"""LPIPS, FID and KID against torchmetrics and NumPy, with random weights and offline."""
 
 import socket
 
@@ -50,7 +50,7 @@ def test_pictures_too_small_for_the_network_have_no_lpips(weights):
     assert Lpips(weights, "weights")(small, small).isnan().all()
 
 
-def test_lpips_is_that_of_torchmetrics(network, weights, tmp_path, monkeypatch):
+def test_lpips_agrees_with_torchmetrics(network, weights, tmp_path, monkeypatch):
     save_file(weights, tmp_path / "alexnet.safetensors")
     read = pretrained.read(str(tmp_path / "alexnet.safetensors"))
     ours = Lpips(read, "alexnet.safetensors")(pictures(seed=1), pictures(seed=2))
@@ -63,14 +63,14 @@ def test_lpips_is_that_of_torchmetrics(network, weights, tmp_path, monkeypatch):
     assert Lpips(weights, "w")(pictures(1), pictures(1)).tolist() == [0.0]
 
 
-def test_weights_of_another_network_are_refused():
+def test_weights_of_another_network_are_rejected():
     with pytest.raises(ValueError, match=r"'net\.pth' does not hold torchvision's AlexNet weights"):
         Lpips({"conv.weight": torch.zeros(3)}, "net.pth")
     with pytest.raises(ValueError, match=r"'net\.pth' does not hold FID's InceptionV3 weights"):
         Inception({"conv.weight": torch.zeros(3)}, "net.pth")
 
 
-def test_inception_is_that_of_torchmetrics(tmp_path, monkeypatch):
+def test_inception_agrees_with_torchmetrics(tmp_path, monkeypatch):
     class Random(NoTrainInceptionV3):
         def load_state_dict(self, state_dict, strict=True, assign=False):
             return None
@@ -126,7 +126,7 @@ def test_kid_is_the_unbiased_discrepancy():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_many_pictures_are_drawn_by_the_seed(monkeypatch):
+def test_the_seed_chooses_the_subsets_of_many_pictures(monkeypatch):
     monkeypatch.setattr(perceptual, "_KID_SUBSET", 20)
     truth, results = features(30, 0), features(30, 1)
     assert kid(truth, results, seed=3) == kid(truth, results, seed=3)

@@ -1,4 +1,4 @@
-"""The probe sees a leak and sees nothing where there is none."""
+"""The probes find leaks, and nothing where there is no leak."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_names_may_be_strings():
     assert same == sibling_probe_accuracy(L, appearance.astype(str), class_.astype(str))
 
 
-def test_too_few_pictures_are_refused():
+def test_too_few_pictures_are_rejected():
     L, appearance, class_ = _greys(np.random.default_rng(6))
     with pytest.raises(ValueError, match="at least 5 pictures"):
         sibling_probe_accuracy(L[:8], appearance[:8], class_[:8])
@@ -72,19 +72,19 @@ def _semantics(rng, count=200, rest=10):
     return np.concatenate([class_, rng.standard_normal((count, rest))], axis=1), own
 
 
-def test_smuggled_colours_are_found():
+def test_leaked_colours_are_found():
     rng = np.random.default_rng(7)
     semantics, own = _semantics(rng)
     mixed = np.concatenate([semantics, own @ rng.standard_normal((2, 2))], axis=1)
     assert colour_leak_r2(mixed, own, np.arange(200)) > 0.95
 
 
-def test_a_class_tells_nothing_of_a_pictures_own_colours():
+def test_a_class_does_not_leak_a_pictures_own_colours():
     semantics, own = _semantics(np.random.default_rng(8))
     assert -0.3 < colour_leak_r2(semantics, own, np.arange(200)) < 0.05
 
 
-def test_what_clips_of_one_video_share_is_no_leak():
+def test_what_clips_of_one_video_share_is_not_a_leak():
     semantics, own = _semantics(np.random.default_rng(9), rest=40)
     video = np.arange(200) // 10
     semantics, own = semantics[video * 10], own[video * 10]
@@ -92,7 +92,7 @@ def test_what_clips_of_one_video_share_is_no_leak():
     assert colour_leak_r2(semantics, own, video) < 0.1
 
 
-def test_a_leak_that_cannot_be_asked_for_is_refused():
+def test_a_leak_that_cannot_be_measured_is_rejected():
     semantics, own = _semantics(np.random.default_rng(10))
     with pytest.raises(ValueError, match="20 pictures"):
         colour_leak_r2(semantics[:19], own[:19], np.arange(19))

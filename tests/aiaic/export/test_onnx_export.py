@@ -24,7 +24,7 @@ SEMANTICS = TINY.model.semantics
 
 
 def write(folder, *, stage=3, **settings):
-    """A checkpoint of random weights whose colours are strong enough to be seen."""
+    """A checkpoint of random weights with strong colours."""
     folder.mkdir()
     recipe = config.override(TINY, settings)
     model = build_model(recipe.model, seed=3)
@@ -92,7 +92,7 @@ def test_the_colorizer_gives_lab_chroma_and_relevance(folder, shape):
     assert np.abs(ab).mean() > 3
 
 
-def test_what_stands_in_for_missing_semantics_makes_no_difference(folder):
+def test_the_semantics_of_missing_sounds_are_ignored(folder):
     L, present = 100 * torch.rand(1, 1, 64, 64), torch.tensor([False])
     first, second = (
         run(folder, "colorizer.onnx", L=L, semantics=s, present=present)[0]
@@ -104,7 +104,7 @@ def test_what_stands_in_for_missing_semantics_makes_no_difference(folder):
 
 
 @pytest.mark.parametrize("shape", [(1, 8000), (4, 11_111), (2, 512)])
-def test_the_audio_encoder_hears_sounds_of_any_length(folder, shape):
+def test_the_audio_encoder_accepts_sounds_of_any_length(folder, shape):
     waveform = 0.3 * torch.randn(shape)
     (semantics,) = run(folder, "audio.onnx", waveform=waveform)
     with torch.inference_mode():
@@ -112,7 +112,7 @@ def test_the_audio_encoder_hears_sounds_of_any_length(folder, shape):
     np.testing.assert_allclose(semantics, expected, atol=1e-4)
 
 
-def test_the_spectrogram_is_that_of_torchaudio():
+def test_the_spectrogram_agrees_with_torchaudio():
     spectrogram = Spectrogram(n_fft=200, hop_length=80)
     waveform = torch.randn(3, 1234, generator=torch.Generator().manual_seed(0))
     convolved = onnx_export.ConvolvedSpectrogram(spectrogram)(waveform)
@@ -121,7 +121,7 @@ def test_the_spectrogram_is_that_of_torchaudio():
         onnx_export.ConvolvedSpectrogram(Spectrogram(n_fft=200, power=1.0))
 
 
-def test_weights_lie_inside_and_the_same_model_gives_the_same_bytes(source, folder, tmp_path):
+def test_files_contain_their_weights_and_are_reproducible(source, folder, tmp_path):
     for name in ("colorizer.onnx", "audio.onnx"):
         graph = onnx.load(folder / name, load_external_data=False)
         onnx.checker.check_model(graph)
@@ -132,7 +132,7 @@ def test_weights_lie_inside_and_the_same_model_gives_the_same_bytes(source, fold
         assert path.read_bytes() == (again / path.name).read_bytes()
 
 
-def test_the_card_tells_what_it_is(folder):
+def test_the_card_describes_the_model(folder):
     card = (folder / "MODEL.md").read_text()
     for part in ("Stage 3", "step 7", "`tiny`", "`compact`", "`d1gest`", "validation_loss | 0.25"):
         assert part in card
@@ -149,13 +149,13 @@ def test_the_card_counts_all_levels(tmp_path):
     assert f"`relevance` [b {len(model.colorizer.levels)}]" in card
 
 
-def test_stage_1_has_no_audio_encoder_to_give_away(tmp_path):
+def test_stage_1_is_exported_without_an_audio_encoder(tmp_path):
     folder = exported(write(tmp_path / "source", stage=1), tmp_path / "out")
     assert {path.name for path in folder.iterdir()} == set(onnx_export.FILES) - {"audio.onnx"}
     assert "waveform" not in (folder / "MODEL.md").read_text()
 
 
-def test_a_relevance_held_at_one_is_one(tmp_path):
+def test_a_relevance_fixed_at_1_is_1(tmp_path):
     settings = {"model.guidance.always_relevant": True}
     folder = exported(write(tmp_path / "source", stage=1, **settings), tmp_path / "out")
     L, semantics, present = torch.rand(3, 1, 32, 32), torch.randn(3, SEMANTICS), torch.ones(3) > 0
@@ -194,9 +194,7 @@ class Fixed(Compact):
         ("torch.special.bessel_j0(L)", r"^colorizer.onnx cannot be exported: .*bessel_j0"),
     ],
 )
-def test_a_file_that_would_not_do_what_the_model_does_is_refused(
-    tmp_path, monkeypatch, factor, message
-):
+def test_a_file_that_differs_from_the_model_is_rejected(tmp_path, monkeypatch, factor, message):
     name = f"own_backbone_{hashlib.sha256(factor.encode()).hexdigest()[:8]}"
     (tmp_path / f"{name}.py").write_text(OWN.format(factor=factor))
     monkeypatch.syspath_prepend(tmp_path)

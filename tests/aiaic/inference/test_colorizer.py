@@ -30,7 +30,7 @@ TONE = (0.3 * np.sin(np.arange(12_000) / 5)).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def model():
-    """A tiny model whose untrained colours are strong enough to be seen."""
+    """A tiny model with strong untrained colours."""
     tiny = build_model(TINY, seed=0).eval()
     with torch.no_grad():
         tiny.colorizer.backbone.head.weight.mul_(20)
@@ -100,7 +100,7 @@ def test_sixteen_bits_keep_their_lightness(model):
     assert np.abs(after[..., 1:]).mean() > 3
 
 
-def test_five_lines_colour_a_picture_by_a_recording_of_any_rate(tmp_path):
+def test_a_recording_of_any_sample_rate_guides_a_picture(tmp_path):
     loaded = Colorizer.load(write(tmp_path / "one", stage=3), device="cpu")
     high = (0.3 * np.sin(np.arange(33_075) / 5 * 16_000 / 44_100)).astype(np.float32)
     rgb = picture(40, 60)
@@ -113,7 +113,7 @@ def test_five_lines_colour_a_picture_by_a_recording_of_any_rate(tmp_path):
     assert loaded.colorize(rgb).relevance_by_level == ()
 
 
-def test_a_colorizer_of_stage_1_takes_no_sound(tmp_path):
+def test_a_stage_1_colorizer_rejects_sound(tmp_path):
     loaded = Colorizer.load(write(tmp_path / "one", stage=1))
     assert loaded.colorize(picture(40, 60)).relevance is None
     with pytest.raises(ValueError, match=r"stage 1.*or no sound"):
@@ -126,7 +126,7 @@ def test_strips_do_not_show():
     assert np.array_equal(upsample_and_join(rgb, ab, strip_pixels=500), upsample_and_join(rgb, ab))
 
 
-def test_chroma_is_enlarged_bilinearly():
+def test_chroma_is_upsampled_bilinearly():
     ab = torch.randn(1, 2, 24, 30, generator=torch.Generator().manual_seed(0)) * 20
     for height, width in ((90, 70), (24, 61), (13, 17)):
         whole = torch.nn.functional.interpolate(ab, size=(height, width), mode="bilinear")
@@ -139,7 +139,7 @@ def test_sixteen_bits_are_rounded():
     assert (colorizer.small_picture(deep, 32) == 101).all()
 
 
-def test_views_are_taken_as_they_are(model):
+def test_array_views_are_accepted(model):
     rgb = picture(40, 50)
     views = rgb[..., ::-1], TONE[::-1]
     found = Colorizer(model, size_px=32).colorize(*views)
@@ -150,7 +150,7 @@ def test_views_are_taken_as_they_are(model):
     Colorizer(model, size_px=32).colorize(deep[::-1], TONE.astype(np.float64))
 
 
-def test_relevance_is_told_where_a_sound_took_part(model):
+def test_relevance_is_given_with_a_sound(model):
     rgb = picture(40, 40)
     with_sound = Colorizer(model, size_px=32).colorize(rgb, TONE)
     assert with_sound.relevance is not None
@@ -163,7 +163,7 @@ def test_relevance_is_told_where_a_sound_took_part(model):
     assert not np.array_equal(without.rgb, with_sound.rgb)
 
 
-def test_the_loudest_window_is_heard():
+def test_the_loudest_window_is_used():
     waveform = torch.zeros(1000)
     waveform[600:700] = torch.linspace(0.5, 1, 100)
     window = colorizer.loudest_window(waveform, 200)
@@ -173,7 +173,7 @@ def test_the_loudest_window_is_heard():
     assert short.tolist() == [1, 2, 3, 1, 2, 3, 1]
 
 
-def test_chroma_is_shrunk_into_srgb_without_a_change_of_lightness_or_hue():
+def test_chroma_is_fitted_to_the_gamut_at_constant_lightness_and_hue():
     generator = torch.Generator().manual_seed(0)
     L = torch.rand(1, 1, 20, 20, generator=generator) * 100
     ab = torch.randn(1, 2, 20, 20, generator=generator) * 60
@@ -199,12 +199,12 @@ def test_chroma_is_shrunk_into_srgb_without_a_change_of_lightness_or_hue():
         (np.zeros((4, 4), np.uint8), np.full(9, np.nan, np.float32), "NaN or infinite"),
     ],
 )
-def test_what_is_no_picture_or_sound_is_refused(model, rgb, waveform, message):
+def test_wrong_pictures_and_sounds_are_rejected(model, rgb, waveform, message):
     with pytest.raises(ValueError, match=message):
         Colorizer(model, size_px=32).colorize(rgb, waveform)
 
 
-def test_a_checkpoint_gives_its_model_in_eval_mode(tmp_path):
+def test_a_checkpoint_is_loaded_in_eval_mode(tmp_path):
     folder = write(tmp_path / "one", stage=3)
     model = colorizer.load(folder, with_sound=True)
     assert not model.training
@@ -214,7 +214,7 @@ def test_a_checkpoint_gives_its_model_in_eval_mode(tmp_path):
     assert colorizer.view_size_px(folder) == 96
 
 
-def test_stage_1_has_no_ear(tmp_path):
+def test_a_stage_1_checkpoint_is_rejected_if_sound_is_required(tmp_path):
     folder = write(tmp_path / "one", stage=1)
     with pytest.raises(ValueError, match=r"stage 1.*use a stage-3 checkpoint"):
         colorizer.load(folder, with_sound=True)
@@ -222,12 +222,12 @@ def test_stage_1_has_no_ear(tmp_path):
 
 
 @pytest.mark.parametrize(("stage", "held"), [(1, True), (2, True), (3, False)])
-def test_relevance_is_held_where_nothing_taught_it(tmp_path, stage, held):
+def test_relevance_is_fixed_if_training_did_not_learn_it(tmp_path, stage, held):
     folder = write(tmp_path / "one", stage=stage, **{"stage1.p_mismatch": 0})
     assert colorizer.load(folder).colorizer.always_relevant is held
 
 
-def test_a_checkpoint_that_lies_about_its_architecture_is_refused(tmp_path):
+def test_a_checkpoint_whose_weights_do_not_match_its_recipe_is_rejected(tmp_path):
     folder = write(tmp_path / "one", stage=3)
     record = checkpoint.read_record(folder)
     record.recipe["model"]["semantics"] = 9
@@ -236,6 +236,6 @@ def test_a_checkpoint_that_lies_about_its_architecture_is_refused(tmp_path):
         colorizer.load(folder)
 
 
-def test_no_checkpoint(tmp_path):
+def test_a_folder_without_a_checkpoint_is_rejected(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         colorizer.load(tmp_path)

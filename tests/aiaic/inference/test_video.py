@@ -27,7 +27,7 @@ CONFIG = ModelConfig(
 
 @pytest.fixture(scope="module")
 def colorizer():
-    """A tiny model whose untrained colours are strong enough to be seen."""
+    """A tiny model with strong untrained colours."""
     model = build_model(CONFIG, seed=0).eval().requires_grad_(requires_grad=False)
     with torch.no_grad():
         model.colorizer.backbone.head.weight.mul_(20)
@@ -50,7 +50,7 @@ def ticks(period: int, samples: int = 8000) -> np.ndarray:
 
 
 def test_300_frames_of_a_still_picture_do_not_flicker(colorizer):
-    """Although the sound comes and goes and changes."""
+    """Even if the sound changes, stops and starts."""
     sounds = [ticks(3), None, ticks(9), ticks(5) * 1e-5]
     track = SemanticsTrack(colorizer, lambda time_s: sounds[int(time_s / 2) % 4])
     painter = FrameColorizer(colorizer)
@@ -78,7 +78,7 @@ def test_grain_hardly_moves_the_colours(colorizer):
     assert np.mean(changes[1:]) < unsteady_change / 5
 
 
-def test_the_frame_rate_does_not_change_how_fast_colours_follow(colorizer):
+def test_smoothing_does_not_depend_on_the_frame_rate(colorizer):
     def after_a_second(rate: int) -> np.ndarray:
         painter = FrameColorizer(colorizer)
         for number in range(rate + 1):
@@ -96,7 +96,7 @@ def colour_of(colorizer: Colorizer, period: int) -> SoundCue:
     return SemanticsTrack(colorizer, lambda _: ticks(period)).at(0.0)
 
 
-def test_colours_begin_anew_at_a_cut(colorizer):
+def test_smoothing_restarts_at_a_cut(colorizer):
     painter = FrameColorizer(colorizer)
     for number in range(5):
         painter.colorize(scene(1), number / 25, colour_of(colorizer, 3))
@@ -117,7 +117,7 @@ def test_motion_leaves_no_trail():
     assert (smoothed - ab).abs().mean() < 0.2
 
 
-def test_what_stands_still_is_averaged_over_time():
+def test_static_regions_are_averaged_over_time():
     smoother = ChromaSmoother(0.4)
     L = torch.full((1, 1, 8, 8), 50.0)
     generator = torch.Generator().manual_seed(0)
@@ -131,7 +131,7 @@ def test_what_stands_still_is_averaged_over_time():
     assert flicker(torch.randn(50, 2, 8, 8, generator=generator)) > 1.5
 
 
-def test_cuts_are_told_from_motion_flashes_and_fades():
+def test_cuts_are_distinguished_from_motion_flashes_and_fades():
     def lightness(rgb: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(rgb[..., 0].astype(np.float32))[None, None] / 2.55
 
@@ -147,7 +147,7 @@ def test_cuts_are_told_from_motion_flashes_and_fades():
     assert count([lightness(scene(n // 4)) for n in range(40)]) == 9
 
 
-def test_silence_is_no_sound_and_short_sound_is_repeated(colorizer):
+def test_silence_counts_as_missing_and_short_sound_is_repeated(colorizer):
     def at(waveform: np.ndarray | None) -> SoundCue:
         return SemanticsTrack(colorizer, lambda _: waveform).at(1.1)
 
@@ -162,7 +162,7 @@ def test_silence_is_no_sound_and_short_sound_is_repeated(colorizer):
     assert silent.relevance is None
 
 
-def test_moments_are_heard_at_a_fixed_hop_and_interpolated(colorizer):
+def test_sound_is_encoded_at_a_fixed_hop_and_interpolated(colorizer):
     asked: list[float] = []
 
     def window_at(time_s: float) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""``aiaic colorize``: what goes in, where results go, and what is refused."""
+"""``aiaic colorize``: inputs, where results go, and what is rejected."""
 
 import errno
 import json
@@ -94,7 +94,7 @@ def test_a_folder(photograph, untrained_run, tmp_path):
     assert outcome.exit_code == 0
 
 
-def test_one_bad_picture_in_a_folder_is_named_and_the_rest_is_coloured(
+def test_one_bad_picture_in_a_folder_is_reported_and_the_rest_is_colorized(
     photograph, untrained_run, tmp_path
 ):
     (photograph.parent / "bad.png").write_bytes(b"nonsense")
@@ -105,7 +105,7 @@ def test_one_bad_picture_in_a_folder_is_named_and_the_rest_is_coloured(
     assert not (tmp_path / "out" / "bad.png").exists()
 
 
-def test_a_file_that_may_not_be_read_is_named_and_a_full_disk_ends_it(
+def test_an_unreadable_file_is_reported_and_a_full_disk_ends_the_command(
     photograph, untrained_run, tmp_path, monkeypatch
 ):
     locked = photograph.parent / "a.png"
@@ -176,7 +176,7 @@ def test_a_clip_without_sound(make_clip, untrained_run, tmp_path):
     assert outcome.values["outputs"][0]["relevance"] is None
 
 
-def test_a_clip_that_is_none(untrained_run, tmp_path):
+def test_a_damaged_clip_is_rejected(untrained_run, tmp_path):
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"clip\.mp4.*undecodable"):
@@ -184,7 +184,7 @@ def test_a_clip_that_is_none(untrained_run, tmp_path):
     assert not (tmp_path / "out.png").exists()
 
 
-def test_stage_1_takes_no_sound(photograph, recording, make_clip, untrained_run, tmp_path):
+def test_stage_1_rejects_sound(photograph, recording, make_clip, untrained_run, tmp_path):
     stage1 = untrained_run / "stage1"
     with pytest.raises(ValueError, match="stage 1"):
         run(photograph, tmp_path / "out.png", stage1, recording)
@@ -208,7 +208,7 @@ def test_stage_1_takes_no_sound(photograph, recording, make_clip, untrained_run,
         ("empty", "out", ValueError, "has no picture or video"),
     ],
 )
-def test_what_a_user_may_get_wrong(
+def test_errors_name_the_place_and_the_way_out(
     photograph, untrained_run, tmp_path, source, out, error, message
 ):
     (tmp_path / "empty").mkdir()
@@ -217,7 +217,7 @@ def test_what_a_user_may_get_wrong(
     assert read(photograph).shape == (60, 80, 3)
 
 
-def test_a_sound_that_is_none(photograph, untrained_run, tmp_path):
+def test_a_damaged_or_missing_sound_is_rejected(photograph, untrained_run, tmp_path):
     silent = tmp_path / "sound.wav"
     silent.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"sound\.wav"):

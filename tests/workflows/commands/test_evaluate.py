@@ -1,4 +1,4 @@
-"""``aiaic evaluate`` end to end on tiny shards: figures, predictions, report."""
+"""``aiaic evaluate`` end to end on tiny shards: metrics, predictions, report."""
 
 import dataclasses
 import hashlib
@@ -31,7 +31,7 @@ CLASSES = ("blue_sea", "golden_field", "owl", "bat")
 
 @pytest.fixture(scope="session")
 def world(clips, tmp_path_factory):
-    """A truth for the clips of these shards: two pairs of siblings."""
+    """Ground truth for the clips of these shards: two pairs of siblings."""
     folder = tmp_path_factory.mktemp("truth")
     names = sorted(path.stem for path in clips.glob("*.mp4"))
     classes = [CLASSES[number % 4] for number in range(len(names))]
@@ -59,7 +59,7 @@ def options(shards, run, **settings):
 
 @pytest.fixture(scope="session")
 def evaluated(shards, untrained_run, world, tmp_path_factory):
-    """An evaluation with truth and predictions, and the folder that it wrote."""
+    """An evaluation with ground truth and predictions, and the folder that it wrote."""
     folder = tmp_path_factory.mktemp("evaluated")
     outcome = evaluate.run(
         options(
@@ -71,7 +71,7 @@ def evaluated(shards, untrained_run, world, tmp_path_factory):
     return outcome, folder
 
 
-def test_the_json_holds_what_users_rely_on(evaluated, shards, untrained_run):
+def test_the_json_has_the_documented_fields(evaluated, shards, untrained_run):
     outcome, folder = evaluated
     result = json.loads((folder / "report.json").read_text())
     assert {name: value for name, value in outcome.values.items() if name != "written"} == result
@@ -119,7 +119,7 @@ def test_predictions_repeat_the_scores(evaluated):
         assert np.mean(values) == pytest.approx(row["psnr"], abs=0.1)
 
 
-def test_the_table_names_conditions_bounds_and_what_is_absent(evaluated):
+def test_the_table_has_conditions_bounds_and_what_was_not_measured(evaluated):
     text = evaluated[0].text
     for part in (
         "matched",
@@ -143,7 +143,7 @@ def test_the_report_is_one_file_that_loads_nothing(evaluated):
         assert part in html
 
 
-def test_without_truth_or_stage_1_reasons_are_told(shards, untrained_run, tmp_path):
+def test_reasons_are_given_without_ground_truth_or_stage_1(shards, untrained_run, tmp_path):
     alone = tmp_path / "copy"
     stage3 = next((untrained_run / "stage3").glob("step-*"))
     alone.mkdir()
@@ -158,7 +158,7 @@ def test_without_truth_or_stage_1_reasons_are_told(shards, untrained_run, tmp_pa
     assert "mismatched sound" in html
 
 
-def test_the_protocol_is_named_and_kept(shards, untrained_run, world, tmp_path):
+def test_the_protocol_is_applied_and_reported(shards, untrained_run, world, tmp_path):
     kept = options(
         shards, untrained_run, truth=str(world), out=str(tmp_path), protocol="resize", size_px=64,
         predictions=str(tmp_path / "predictions"),
@@ -176,7 +176,7 @@ def test_the_protocol_is_named_and_kept(shards, untrained_run, world, tmp_path):
     assert outcome.values["bounds"]["with_sound"]["psnr"] > 30
 
 
-def test_weights_of_metrics_are_named_by_their_checksum(
+def test_weights_of_metrics_are_reported_with_their_checksum(
     shards, untrained_run, tmp_path, monkeypatch
 ):
     file = tmp_path / "alexnet.safetensors"
@@ -199,7 +199,7 @@ def test_weights_of_metrics_are_named_by_their_checksum(
 
 
 class Constant(Lpips):
-    """Stands for LPIPS, without weights."""
+    """Replaces LPIPS, without weights."""
 
     def __init__(self, weights, name):
         pass
@@ -211,8 +211,8 @@ class Constant(Lpips):
         return torch.full((len(prediction),), 0.25)
 
 
-def test_figures_of_labels_stay_out_of_mlflow(shards, untrained_run, tmp_path, monkeypatch):
-    """A label such as "tone, high" is no name of a metric."""
+def test_metrics_by_label_are_not_logged_to_mlflow(shards, untrained_run, tmp_path, monkeypatch):
+    """A label such as "tone, high" is not a valid name of a metric."""
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "run"
     shutil.copytree(untrained_run, run)
@@ -233,7 +233,7 @@ def test_figures_of_labels_stay_out_of_mlflow(shards, untrained_run, tmp_path, m
     assert not any("tone" in name for name in logged)
 
 
-def test_videos_are_coloured_anew_and_compared(shards, untrained_run, clips, tmp_path):
+def test_videos_are_colorized_and_compared(shards, untrained_run, clips, tmp_path):
     few = tmp_path / "videos"
     few.mkdir()
     for clip in sorted(clips.glob("*.mp4"))[:2]:
@@ -253,7 +253,7 @@ def test_videos_are_coloured_anew_and_compared(shards, untrained_run, clips, tmp
 
 
 @pytest.mark.parametrize(("name", "complaint"), [("nowhere", "no video or"), ("", "no video \\(")])
-def test_a_place_without_videos_is_named(name, complaint, shards, untrained_run, tmp_path):
+def test_a_place_without_videos_is_rejected(name, complaint, shards, untrained_run, tmp_path):
     place = str(tmp_path / name) if name else str(tmp_path)
     (tmp_path / "a.txt").write_text("")
     with pytest.raises((FileNotFoundError, ValueError), match=complaint):
@@ -267,7 +267,7 @@ def test_stage_1_is_evaluated_without_sound(shards, untrained_run, tmp_path):
     assert "its audio encoder is not trained" in (tmp_path / "report.html").read_text()
 
 
-def test_a_run_gets_its_evaluation_beside_its_stages(untrained_run):
+def test_the_default_output_is_beside_the_stages(untrained_run):
     place = str(untrained_run / "stage3" / "step-0000004")
     assert evaluate.default_out(place) == str(untrained_run / "evaluation")
     assert evaluate.default_out("/somewhere/weights") == "/somewhere/evaluation"
@@ -278,14 +278,14 @@ def test_limit(shards, untrained_run, tmp_path):
     assert outcome.values["protocol"]["n"] == 2
 
 
-def test_a_truth_of_another_world_is_refused(shards, untrained_run, world, tmp_path):
+def test_ground_truth_of_another_world_is_rejected(shards, untrained_run, world, tmp_path):
     table = pq.read_table(world / "truth.parquet").slice(0, 30)
     pq.write_table(table, tmp_path / "truth.parquet")
     with pytest.raises(ValueError, match="does not know clip 'clip0000032_000000'"):
         evaluate.run(options(shards, untrained_run, truth=str(tmp_path)))
 
 
-def test_what_is_no_truth_is_refused(tmp_path):
+def test_other_files_are_rejected_as_ground_truth(tmp_path):
     with pytest.raises(FileNotFoundError, match="no ground truth at"):
         ground_truth.read(str(tmp_path))
     (tmp_path / "truth.parquet").write_bytes(b"nonsense")

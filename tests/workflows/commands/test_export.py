@@ -1,4 +1,4 @@
-"""``aiaic export``: where a model to take away goes, and who takes it."""
+"""``aiaic export``: where an export goes, and which commands accept it."""
 
 import numpy as np
 import pytest
@@ -17,29 +17,33 @@ def run(place, out):
 
 
 @pytest.fixture(scope="module")
-def taken(untrained_run, tmp_path_factory):
+def export_folder(untrained_run, tmp_path_factory):
     """The export of a run's last stage."""
-    out = tmp_path_factory.mktemp("taken") / "model"
+    out = tmp_path_factory.mktemp("export") / "model"
     outcome = run(untrained_run, out)
     assert outcome.values["stage"] == 3
     assert set(outcome.values["files"]) == set(onnx_export.FILES) == {p.name for p in out.iterdir()}
     return out
 
 
-def test_colorize_takes_it(taken, untrained_run, tmp_path):
+def test_colorize_accepts_an_export(export_folder, untrained_run, tmp_path):
     picture = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / "in.png")
     results = []
-    for place in (taken, untrained_run):
+    for place in (export_folder, untrained_run):
         out = tmp_path / f"{place.name}.png"
         colorize.run(Colorize(input=str(tmp_path / "in.png"), checkpoint=str(place), out=str(out)))
         results.append(out.read_bytes())
     assert results[0] == results[1]
 
 
-def test_evaluate_takes_it(taken, shards, tmp_path):
+def test_evaluate_accepts_an_export(export_folder, shards, tmp_path):
     options = Evaluate(
-        shards=shards, checkpoint=str(taken), limit=2, out=str(tmp_path), tracking_uri="none"
+        shards=shards,
+        checkpoint=str(export_folder),
+        limit=2,
+        out=str(tmp_path),
+        tracking_uri="none",
     )
     result = evaluate.run(options).values
     assert result["conditions"]["missing"]["n"] == 2
@@ -80,6 +84,6 @@ def test_a_failed_check_leaves_nothing_behind(untrained_run, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_checkpoint_is_told(tmp_path):
+def test_a_missing_checkpoint_is_rejected(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         run(tmp_path / "nothing", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""``aiaic inspect``: the page, the samples beside it, and the figures on it."""
+"""``aiaic inspect``: the page, the samples beside it, and its statistics."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def inspected(clips, tmp_path_factory):
 
 
 class Page(HTMLParser):
-    """What a page opens, closes, and reaches for."""
+    """The tags, links and text of a page."""
 
     VOID = frozenset({"meta", "img", "br", "link", "path", "use", "input"})
 
@@ -122,7 +122,7 @@ def test_the_page_shows_samples_with_their_sound(inspected, tmp_path, capsys):
     assert "media.pictures" in page.text
 
 
-def test_what_comes_from_annotations_is_escaped_and_nothing_is_fetched(inspected, tmp_path):
+def test_annotations_are_escaped_and_nothing_is_fetched(inspected, tmp_path):
     assert cli.main(["inspect", "--shards", inspected, "--out", str(tmp_path)]) == 0
     html, page = written(tmp_path)
     assert "script" not in page.tags
@@ -170,7 +170,7 @@ def test_a_second_page_leaves_no_old_samples(inspected, tmp_path):
         ("--out", "s3://bucket/page", "not on this machine"),
     ],
 )
-def test_what_a_user_does_wrong_is_named(inspected, tmp_path, capsys, flag, value, named):
+def test_errors_name_what_is_wrong(inspected, tmp_path, capsys, flag, value, named):
     options = {"--shards": inspected, "--out": str(tmp_path / "page")}
     words = [word for pair in (options | {flag: value}).items() for word in pair]
     assert cli.main(["inspect", *words]) == 1
@@ -182,7 +182,7 @@ def test_what_a_user_does_wrong_is_named(inspected, tmp_path, capsys, flag, valu
 @pytest.mark.parametrize(
     ("content", "suffix"), [(b"RIFF....", ".wav"), (b"fLaC....", ".flac"), (b"<html>", None)]
 )
-def test_a_sound_is_what_it_begins_with(content, suffix):
+def test_the_type_of_a_sound_follows_from_its_first_bytes(content, suffix):
     if suffix is None:
         with pytest.raises(ValueError, match="sound of a is neither"):
             inspect._sound_suffix(content, "a")
@@ -191,7 +191,7 @@ def test_a_sound_is_what_it_begins_with(content, suffix):
 
 
 def made_index(*rows):
-    """An index with some columns filled, and the rest as a rejected clip has them."""
+    """An index with some columns filled, and the others empty."""
     plain = {"string": "", "double": 0.0, "int32": 0, "int64": 0, "bool": False}
     empty = {field.name: plain.get(str(field.type), []) for field in INDEX_SCHEMA}
     return pa.Table.from_pylist([empty | row for row in rows], schema=INDEX_SCHEMA)
@@ -237,7 +237,7 @@ def test_rejections_have_examples_in_the_order_drawn():
     assert grey["examples"] == [{"key": "g", "detail": ""}]
 
 
-def test_histograms_of_what_there_is():
+def test_histograms_of_columns_with_values():
     index = made_index(
         {"fate": "written", "has_sound": True, "sound_s": 2.0, "rms_dbfs": -20.0, "motion": None,
          "requested_s": [1.0, 3.0], "actual_s": [1.0, 3.04], "picture_sizes": [1000, 3000]},

@@ -17,7 +17,7 @@ from workflows.options import Evaluate
 
 @pytest.fixture
 def small_batches(untrained_run: Path, tmp_path: Path) -> Path:
-    """The run with two clips to a batch: its 32 training clips make four chunks."""
+    """The run with two clips per batch: its 32 training clips make four chunks."""
     run = tmp_path / "run"
     shutil.copytree(untrained_run, run)
     for file in run.glob(f"stage*/*/{checkpoint.RECORD}"):
@@ -30,7 +30,7 @@ def small_batches(untrained_run: Path, tmp_path: Path) -> Path:
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("ray_cluster")
-def test_the_number_of_workers_and_their_deaths_change_nothing(
+def test_the_number_of_workers_and_their_deaths_do_not_change_the_result(
     shards: str, small_batches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: dict[int, Any] = {}
@@ -60,7 +60,7 @@ def test_the_number_of_workers_and_their_deaths_change_nothing(
     assert len(list((tmp_path / "predictions" / "missing").glob("*.npz"))) == 32
 
 
-def test_fewer_than_no_workers_are_refused(
+def test_a_negative_number_of_workers_is_rejected(
     shards: str, untrained_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["evaluate", "--shards", shards, "--checkpoint", str(untrained_run)]

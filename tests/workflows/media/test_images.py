@@ -1,4 +1,4 @@
-"""Files of pictures: what is read, what is refused, and that nothing turns or fades on the way."""
+"""Picture files: what is read and rejected, and that orientation and colours are kept."""
 
 import io
 import struct
@@ -55,14 +55,14 @@ def test_sixteen_bit_grey_is_scaled():
     assert decoded[..., 0].tolist() == [[0, 100], [255, 7]]
 
 
-def test_what_is_no_picture_is_refused():
+def test_other_files_are_rejected():
     for content in (b"", b"not a picture", b"GIF89a" + bytes(50)):
         with pytest.raises(ValueError, match=r"'holiday\.png' is not a PNG, JPEG"):
             images.decode(content, "holiday.png")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_damaged_picture_is_refused(kind):
+def test_a_damaged_picture_is_rejected(kind):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     content = saved(Image.fromarray(noise), kind)
     with pytest.raises(ValueError, match=r"'a' is"):
@@ -70,7 +70,7 @@ def test_a_damaged_picture_is_refused(kind):
 
 
 @pytest.mark.parametrize("side", [9_000, 60_000])
-def test_a_bomb_is_refused_before_it_is_decoded(side):
+def test_a_decompression_bomb_is_rejected_before_it_is_decoded(side):
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
@@ -92,7 +92,7 @@ def noise(*shape: int, dtype=np.uint8) -> np.ndarray:
 
 
 def smooth(dtype=np.uint8) -> np.ndarray:
-    """A picture of many colours, none of them at sRGB's edge."""
+    """A picture of many colours inside the sRGB gamut."""
     top = np.iinfo(dtype).max
     rows, columns = np.mgrid[0.35:0.65:24j, 0.4:0.7:32j]
     return (np.stack([rows, columns, 1 - rows], -1) * top).round().astype(dtype)
@@ -126,7 +126,7 @@ def test_sixteen_bits_stay_sixteen_where_the_format_has_them(suffix):
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
-def test_transparency_passes_through(bits, suffix):
+def test_transparency_is_kept(bits, suffix):
     kind = np.uint16 if bits == 16 else np.uint8
     alpha = noise(24, 32, dtype=kind)
     source = images.Picture(rgb=smooth(kind), alpha=alpha, bits=bits)
@@ -141,7 +141,7 @@ def test_transparency_passes_through(bits, suffix):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
-def test_exif_and_xmp_stay_and_the_orientation_is_upright(rgb, kind, suffix):
+def test_exif_and_xmp_are_kept_and_the_orientation_is_upright(rgb, kind, suffix):
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Camera"
     exif.get_ifd(0x8769)[0x9003] = "1999:12:31 23:59:59"
@@ -166,7 +166,7 @@ def test_exif_and_xmp_stay_and_the_orientation_is_upright(rgb, kind, suffix):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_wide_gamut_is_coloured_in_srgb_and_returned_to_its_own(dtype):
+def test_a_wide_gamut_is_converted_to_srgb_and_back(dtype):
     import pyvips
 
     source = images.Picture(rgb=smooth(), profile=profile("p3"), bits=8)
@@ -185,7 +185,7 @@ def test_a_wide_gamut_is_coloured_in_srgb_and_returned_to_its_own(dtype):
     assert np.abs(eight - picture.rgb / 257.0).max() <= 1.5
 
 
-def test_srgb_by_any_name_is_left_alone_and_no_profile_stays_none():
+def test_srgb_profiles_of_any_name_are_kept():
     from PIL import ImageCms
 
     named = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -200,7 +200,7 @@ def test_srgb_by_any_name_is_left_alone_and_no_profile_stays_none():
         assert "icc_profile" not in image.info
 
 
-def test_cmyk_becomes_srgb_and_says_so():
+def test_cmyk_becomes_srgb_with_a_profile():
     cmyk = Image.fromarray(smooth()).convert("CMYK")
     picture = images.read(saved(cmyk, "JPEG"), "a")
     assert picture.rgb.shape == (24, 32, 3)
@@ -210,7 +210,7 @@ def test_cmyk_becomes_srgb_and_says_so():
         assert image.info["icc_profile"] == profile("srgb")
 
 
-def test_a_profile_of_other_channels_is_named():
+def test_a_profile_for_other_channels_is_rejected():
     cmyk = Image.new("CMYK", (20, 20), (10, 20, 30, 40))
     file = io.BytesIO()
     cmyk.save(
@@ -220,19 +220,19 @@ def test_a_profile_of_other_channels_is_named():
         images.read(file.getvalue(), "a.jpg")
 
 
-def test_what_a_format_cannot_hold_is_named():
+def test_a_picture_too_large_for_its_format_is_rejected():
     wide = np.zeros((2, 17_000, 3), np.uint8)
     with pytest.raises(ValueError, match=r"cannot write 'out/wide\.webp': .*use \.png or \.tif"):
         images.write(wide, images.Picture(rgb=wide), "out/wide.webp")
 
 
-def test_a_damaged_profile_is_named():
+def test_a_damaged_profile_is_rejected():
     content = saved(Image.fromarray(smooth()), "JPEG", icc_profile=b"nonsense" * 40)
     with pytest.raises(ValueError, match=r"'a' has a damaged colour profile"):
         images.read(content, "a")
 
 
-def test_the_first_of_several_pages_is_taken_and_told():
+def test_only_the_first_page_is_read_and_a_note_says_so():
     pages = [Image.fromarray(smooth()), Image.fromarray(255 - smooth())]
     content = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])
     picture = images.read(content, "a")
@@ -240,7 +240,7 @@ def test_the_first_of_several_pages_is_taken_and_told():
     assert images.dropped(picture, ".tif") == ["only the first of 2 pages"]
 
 
-def test_samples_of_other_kinds_are_refused():
+def test_other_pixel_types_are_rejected():
     content = saved(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF")
     with pytest.raises(ValueError, match=r"'a' has pixels of kind .*float"):
         images.read(content, "a")

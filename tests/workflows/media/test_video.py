@@ -1,4 +1,4 @@
-"""Videos in and out: every frame in its place, sound untouched, lightness kept, colours steady."""
+"""Videos: timestamps, sound and lightness are kept, and colours are stable."""
 
 import itertools
 from fractions import Fraction
@@ -23,7 +23,7 @@ GREY = (120, 120, 120)
 
 @pytest.fixture(scope="module")
 def colorizer():
-    """A tiny model whose untrained colours are strong enough to be seen."""
+    """A tiny model with strong untrained colours."""
     config = ModelConfig(
         backbone=BackboneConfig(width=8),
         scene=EncoderConfig(width=8),
@@ -39,7 +39,7 @@ def colorizer():
 
 
 def scene(image: np.ndarray, seed: int) -> np.ndarray:
-    """A soft grey picture of many tones, another one for each seed."""
+    """A smooth grey picture that depends on the seed."""
     coarse = np.random.default_rng(seed).uniform(50, 200, (1, 1, 4, 5)).astype(np.float32)
     large = torch.nn.functional.interpolate(
         torch.from_numpy(coarse), size=image.shape[:2], mode="bicubic"
@@ -48,7 +48,7 @@ def scene(image: np.ndarray, seed: int) -> np.ndarray:
 
 
 def blocks(rgb: np.ndarray) -> np.ndarray:
-    """Mean chroma of squares: finer chroma than that a video does not hold."""
+    """Mean chroma of squares, since videos do not keep finer chroma."""
     height, width = rgb.shape[:2]
     return rgb2lab(rgb)[..., 1:].reshape(height // 8, 8, width // 8, 8, 2).mean((1, 3))
 
@@ -119,7 +119,7 @@ def test_scene_cuts_are_counted(make_clip, colorizer, tmp_path):
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_rotation_stays_and_the_network_sees_it_upright(make_clip, colorizer, tmp_path, degrees):
+def test_rotation_is_kept_and_frames_are_colorized_upright(make_clip, colorizer, tmp_path, degrees):
     upright = make_clip(tmp_path / "plain.mp4", seconds=0.3, edit=lambda i, _: scene(i, 4))
     turned = tmp_path / "turned.mp4"
     with av.open(str(upright)) as source, av.open(str(turned), "w") as target:
@@ -140,7 +140,7 @@ def test_rotation_stays_and_the_network_sees_it_upright(make_clip, colorizer, tm
     assert np.linalg.norm(blocks(seen) - blocks(expected[::-1, ::-1]), axis=-1).mean() > 2
 
 
-def test_a_variable_frame_rate_an_offset_and_the_shape_of_pixels_stay(colorizer, tmp_path):
+def test_a_variable_frame_rate_an_offset_and_the_pixel_shape_are_kept(colorizer, tmp_path):
     source = tmp_path / "in.mkv"
     with av.open(str(source), "w") as container:
         stream = container.add_stream("h264", rate=25, options={"preset": "ultrafast"})
@@ -194,7 +194,7 @@ def test_all_sound_streams_are_copied(make_clip, colorizer, tmp_path):
     assert copied == packets(source)
 
 
-def test_nothing_stands_under_the_name_before_the_end(make_clip, colorizer, tmp_path, monkeypatch):
+def test_the_result_appears_only_when_it_is_complete(make_clip, colorizer, tmp_path, monkeypatch):
     source = make_clip(tmp_path / "in.mp4", seconds=0.5)
     count = itertools.count()
 
@@ -210,7 +210,7 @@ def test_nothing_stands_under_the_name_before_the_end(make_clip, colorizer, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_video_is_named(make_clip, colorizer, tmp_path):
+def test_other_files_are_rejected_by_name(make_clip, colorizer, tmp_path):
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"nonsense" * 100)
     with pytest.raises(ValueError, match=r"cannot read video '.*bad\.mp4': Invalid data found"):
@@ -220,7 +220,7 @@ def test_what_is_no_video_is_named(make_clip, colorizer, tmp_path):
         video.colorize(str(sound), str(tmp_path / "out.mp4"), colorizer)
 
 
-def test_a_video_that_is_cut_off_is_refused(make_clip, colorizer, tmp_path):
+def test_a_truncated_video_is_rejected(make_clip, colorizer, tmp_path):
     for name, options in (("in.mkv", {}), ("quiet.mkv", {"tone_hz": None})):
         source = make_clip(tmp_path / name, seconds=4, edit=lambda i, _: scene(i, 1), **options)
         content = source.read_bytes()
@@ -251,7 +251,7 @@ def rewritten(source, target, change):
 
 
 @pytest.mark.parametrize("share", [2, 1])
-def test_damaged_sound_is_told(make_clip, colorizer, tmp_path, share):
+def test_damaged_sound_is_noted(make_clip, colorizer, tmp_path, share):
     def damage(kind, number, content):
         hit = kind == "audio" and number % share == 0
         return bytes(b ^ 0x5A for b in content) if hit else content
@@ -262,7 +262,7 @@ def test_damaged_sound_is_told(make_clip, colorizer, tmp_path, share):
     assert any("sound packets damaged" in note for note in outcome.notes)
 
 
-def test_sound_that_says_nothing_is_told(make_clip, colorizer, tmp_path):
+def test_silent_sound_is_noted(make_clip, colorizer, tmp_path):
     source = make_clip(tmp_path / "in.mp4", seconds=0.3, loudness=1e-5)
     outcome = video.colorize(str(source), str(tmp_path / "out.mp4"), colorizer)
     assert outcome.notes == ("the sound is silent",)
@@ -273,7 +273,7 @@ def test_sound_that_says_nothing_is_told(make_clip, colorizer, tmp_path):
     [("pcm_u8", np.full((1, 4608), 128, np.uint8), ".mp4"),
      ("flac", np.zeros((1, 4608), np.int16), ".mov")],
 )  # fmt: skip
-def test_sound_that_a_format_cannot_hold_is_named(
+def test_sound_that_a_format_cannot_contain_is_rejected(
     make_clip, colorizer, tmp_path, codec, values, suffix
 ):
     plain = make_clip(tmp_path / "plain.mkv", seconds=0.3, tone_hz=None)

@@ -50,7 +50,7 @@ STAGES = {1: {"curves": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5, "val
 
 
 class Tags(HTMLParser):
-    """Checks that what is opened is closed."""
+    """Checks that every tag is closed."""
 
     VOID = frozenset({"meta", "img", "br", "link", "path", "use", "input"})
 
@@ -72,14 +72,14 @@ class Tags(HTMLParser):
 
 @pytest.mark.parametrize("rows", [[], [example()], [example(other=False)]])
 @pytest.mark.parametrize("bounds", [True, False])
-def test_the_page_is_whole(rows, bounds):
+def test_all_tags_are_closed(rows, bounds):
     values = result() if bounds else result(bounds={})
     parser = Tags()
     parser.feed(evaluation_page.render(values, rows, STAGES))
     assert parser.open == []
 
 
-def test_a_page_without_figures():
+def test_a_page_without_optional_metrics():
     values = result(conditions={"missing": ROW}, ab_distance={}, absent={}, bounds={})
     for name in ("relevance", "guidance_gain_db", "harm_db"):
         del values[name]
@@ -88,7 +88,7 @@ def test_a_page_without_figures():
     assert "its audio encoder is not trained" in html
 
 
-def test_what_comes_from_files_is_escaped():
+def test_values_from_files_are_escaped():
     values = result(absent={"swapped": HOSTILE})
     values["protocol"]["split"] = HOSTILE
     html = evaluation_page.render(values, [example(label=HOSTILE)], STAGES)
@@ -96,7 +96,7 @@ def test_what_comes_from_files_is_escaped():
     assert html.count("&lt;script&gt;") >= 4
 
 
-def test_charts_take_the_colour_of_the_page():
+def test_charts_use_the_text_colour_of_the_page():
     html = evaluation_page.render(result(), [example()], STAGES)
     assert "currentColor" in html
     assert "#010203" not in html
@@ -112,7 +112,7 @@ def extreme(**changes):
     return ExtremeClip(**(values | changes))
 
 
-def test_extremes_are_shown_with_what_they_gain():
+def test_extremes_are_shown_with_their_gain():
     html = evaluation_page.render(
         result(), [], STAGES, {"best": [extreme(psnr_matched=30.0)], "worst": [extreme()]}
     )
@@ -129,7 +129,7 @@ def test_extremes_are_shown_with_what_they_gain():
     assert parser.open == []
 
 
-def test_intervals_stand_beside_their_figures():
+def test_intervals_are_beside_their_metrics():
     intervals = {
         "level": 0.95, "resamples": 1000, "videos": 7,
         "psnr": {"matched": {"low": 21.2, "high": 21.84}},
@@ -146,7 +146,7 @@ def test_intervals_stand_beside_their_figures():
     assert "bootstrap over 7 videos" in text
 
 
-def test_of_many_labels_the_two_ends_are_shown():
+def test_only_the_two_ends_of_many_labels_are_shown():
     def labels(count):
         return {
             f"label_{n:02d}": {
@@ -168,13 +168,13 @@ def test_of_many_labels_the_two_ends_are_shown():
     )
 
 
-def test_notes_are_told():
+def test_notes_are_shown():
     values = result(notes={"fid": "too few pictures"})
     assert "FID: too few pictures." in evaluation_page.render(values, [], STAGES)
     assert "note: fid: too few pictures" in tables.evaluation(values)
 
 
-def test_negative_figures_and_large_pictures():
+def test_negative_values_and_large_pictures():
     large = np.zeros((200, 300, 3), np.uint8)
     row = example()
     html = evaluation_page.render(result(), [Example(**(vars(row) | {"truth": large}))], STAGES)

@@ -37,7 +37,7 @@ def test_no_clip_is_both_best_and_worst():
     }
 
 
-def test_without_a_sound_there_are_none():
+def test_there_are_no_extremes_without_sound():
     assert extremes.choose({"missing": {"a": {"psnr": 3.0}}}, 6) == {}
 
 
@@ -65,7 +65,7 @@ def test_pictures_are_those_that_were_scored(shards, untrained_run):
 
 
 @pytest.mark.parametrize("size_px", [0, -32, 40])
-def test_a_size_that_networks_cannot_halve_is_refused(shards, untrained_run, size_px):
+def test_a_size_that_is_not_a_multiple_of_32_is_rejected(shards, untrained_run, size_px):
     job = EvaluationJob(shards=shards, checkpoint=str(untrained_run), split="test", size_px=size_px)
     with pytest.raises(ValueError, match=f"--size-px is {size_px}: use a multiple of 32"):
         open_target(job)
