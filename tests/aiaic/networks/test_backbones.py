@@ -98,7 +98,7 @@ def test_a_backbone_keeps_its_contract(name):
         assert both.shape == (2, 2, 64, 96)
         assert logits.shape == (2, len(backbone.guided))
         first, _ = colorizer(L[:1], semantics[:1], torch.tensor([True]))
-        torch.testing.assert_close(both[:1], first, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(both[:1], first, atol=1e-4, rtol=1e-3)
         one, _ = colorizer(L, semantics, torch.tensor([True, False]))
         plain = F.interpolate(unguided, (64, 96), mode="bilinear", align_corners=False)
         torch.testing.assert_close(one[1], plain[1], atol=0, rtol=0)

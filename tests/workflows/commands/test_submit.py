@@ -84,6 +84,7 @@ def head() -> Iterator[Head]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "TMPDIR": str(folder),  # the dashboard's processes have sockets there
         "PYTHONUNBUFFERED": "",  # following is to flush by itself
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
