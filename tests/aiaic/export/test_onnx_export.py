@@ -87,7 +87,7 @@ def test_the_colorizer_gives_lab_chroma_and_relevance(folder, shape):
     ab, relevance = run(folder, "colorizer.onnx", L=L, semantics=semantics, present=present)
     with torch.inference_mode():
         expected, logits = colorizer.load(folder).colorizer(L, semantics, present)
-    np.testing.assert_allclose(ab, AB_SCALE * expected, atol=2e-3)
+    np.testing.assert_allclose(ab, AB_SCALE * expected, atol=5e-3)
     np.testing.assert_allclose(relevance, logits.sigmoid(), atol=1e-5)
     assert np.abs(ab).mean() > 3
 
