@@ -85,14 +85,23 @@ class S3Proxy(ThreadingHTTPServer):
         """Spoiled calls, by fault."""
 
     def next_fault(self, method: str, path: str) -> str:
-        """Counts a call, and says what is done to it."""
+        """Counts a call, and says what is done to it.
+
+        Counted at once: where the server is slow, a client may have given up and asked again before
+        the fault has happened.
+        """
         with self._lock:
             self.calls.append((method, path))
-            return self.plan(method, path)
+            fault = self.plan(method, path)
+            if fault:
+                self.injected[fault] += 1
+            return fault
 
-    def count(self, fault: str) -> None:
+    def rename(self, fault: str, happened: str) -> None:
+        """Counts a fault as another one."""
         with self._lock:
-            self.injected[fault] += 1
+            self.injected[fault] -= 1
+            self.injected[happened] += 1
 
     @property
     def share(self) -> float:
@@ -123,11 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         fault = self.server.next_fault(self.command, self.path)
         if fault == "hang":
-            self.server.count(fault)
             select.select([self.connection], [], [], _LONGEST_HANG_S)  # until the client goes
             self.close_connection = True
         elif fault in _ANSWERS:
-            self.server.count(fault)
             status, code = _ANSWERS[fault]
             content = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
             self._answer(status, [("Content-Type", "application/xml")], content)
@@ -158,9 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = [(n, v) for n, v in answer.getheaders() if n.lower() not in _PER_HOP]
         is_object = self.command == "GET" and "xml" not in (answer.getheader("Content-Type") or "")
         if fault == "short" and not (is_object and answer.status in (200, 206)):
+            self.server.rename(fault, "lost")
             fault = "lost"
-        if fault:
-            self.server.count(fault)
         if fault == "lost":
             self.close_connection = True
             return
