@@ -98,7 +98,10 @@ def test_a_lost_trial_restarts_under_its_id_a_few_times(tmp_path: Path) -> None:
     (trial,) = TrialStore(str(tmp_path)).load()
     assert (trial.state, trial.reason) == ("lost", "its process died")
     again = open_queue(tmp_path, wanted=1)
-    assert run(again) == "0000"
+    again.next()
+    (trial,) = TrialStore(str(tmp_path)).load()
+    assert (trial.state, trial.reason) == ("running", None)
+    assert run(open_queue(tmp_path, wanted=1)) == "0000"
     (trial,) = TrialStore(str(tmp_path)).load()
     assert (trial.state, trial.reason) == ("finished", None)
 
