@@ -94,6 +94,8 @@ def colour_leak(
         own = chroma - means[names]
         # In the mean of few clips each clip's own colour has a large share, which hides a leak.
         chosen = np.flatnonzero(frequencies[names] >= _CLIPS_PER_LABEL)
+        if not len(chosen):
+            raise ValueError(f"no label has {_CLIPS_PER_LABEL} clips or more")
     else:
         raise ValueError("without ground truth or labels, the colours of a class are unknown")
     video = np.array([clip.video for clip in semantics.clips])

@@ -139,7 +139,8 @@ def _add_unseen(
     seen = {"", *trained_labels}  # a clip without a label is not known to be unseen
     scores[UNSEEN] = {k: v for k, v in scores.get(MATCHED, {}).items() if labels[k] not in seen}
     if not scores[UNSEEN]:
-        absent[UNSEEN] = "every evaluated clip with sound has a label of the training split"
+        every_seen = "every evaluated clip with sound has a label of the training split"
+        absent[UNSEEN] = absent.get(MATCHED, every_seen)
 
 
 def _means(rows: Rows) -> dict[str, Any]:
