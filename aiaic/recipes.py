@@ -10,7 +10,7 @@ from typing import Any
 from aiaic import config
 from aiaic.audio import AudioConfig
 from aiaic.loading.augmentation import AugmentationConfig
-from aiaic.loading.loader import ViewConfig
+from aiaic.loading.sample_reader import ViewConfig
 from aiaic.loading.sampler import SamplingConfig
 from aiaic.networks.backbone import BackboneConfig
 from aiaic.networks.encoders import EncoderConfig

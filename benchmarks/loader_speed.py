@@ -43,7 +43,8 @@ from clips import make_clips
 from numpy.typing import NDArray
 
 from aiaic.audio import AudioConfig
-from aiaic.loading.loader import Loader, ViewConfig
+from aiaic.loading.loader import Loader
+from aiaic.loading.sample_reader import ViewConfig
 from aiaic.loading.sampler import SampleRef, SamplingConfig
 from data_prep.catalog import Clip
 from data_prep.media.clip import read_clip

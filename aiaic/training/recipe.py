@@ -3,7 +3,7 @@
 import dataclasses
 
 from aiaic.loading.augmentation import AugmentationConfig
-from aiaic.loading.loader import ViewConfig
+from aiaic.loading.sample_reader import ViewConfig
 from aiaic.loading.sampler import SamplingConfig
 from aiaic.networks.model import ModelConfig
 from aiaic.stages.audio_semantics import Stage2Config

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from aiaic.loading.loader import Protocol
+from aiaic.loading.sample_reader import Protocol
 from data_prep import storage
 
 

@@ -13,7 +13,8 @@ from aiaic.evaluation.conditions import GroundTruth
 from aiaic.evaluation.encoding import Networks
 from aiaic.inference import colorizer
 from aiaic.loading.batch import Batch
-from aiaic.loading.loader import Loader, Protocol, Read, ViewConfig
+from aiaic.loading.loader import Loader
+from aiaic.loading.sample_reader import Protocol, Read, ViewConfig
 from aiaic.loading.sampler import SampleRef
 from aiaic.training import resume
 from aiaic.training.recipe import Recipe

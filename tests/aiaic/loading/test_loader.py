@@ -4,10 +4,11 @@ import itertools
 import pytest
 import torch
 
-from aiaic.loading import loader as loading
 from aiaic.loading import sampler
 from aiaic.loading.batch import Draw, mirrored
-from aiaic.loading.loader import Loader, ViewConfig
+from aiaic.loading.batch_builder import BatchBuilder, BatchMemory
+from aiaic.loading.loader import _AHEAD, Loader
+from aiaic.loading.sample_reader import ViewConfig
 from tests.aiaic.recipes import TINY
 from tests.aiaic.samples import tiny_samples
 
@@ -56,18 +57,18 @@ def test_what_a_restart_skips_is_not_read(samples, start):
         return samples.read(shard, member, offset, size)
 
     training(samples, 1, start=start, read=read, audio=None)
-    assert len(seen) <= 8 * (1 + loading._AHEAD)
+    assert len(seen) <= 8 * (1 + _AHEAD)
 
 
 def test_few_batches_are_in_memory_at_a_time(samples, monkeypatch):
     """However long the consumer takes."""
-    begun = []
-    begin = Loader._begin
-    monkeypatch.setattr(Loader, "_begin", lambda *of: begun.append(1) or begin(*of))
+    started = []
+    start = BatchBuilder.start
+    monkeypatch.setattr(BatchBuilder, "start", lambda *of: started.append(1) or start(*of))
     batches = loader(samples).training(samples.train, TINY.sampling, 0, 1, 0)
     for taken in range(1, 8):
         next(batches)
-        assert len(begun) == taken + loading._AHEAD
+        assert len(started) == taken + _AHEAD
     batches.close()
 
 
@@ -75,17 +76,17 @@ def test_few_batches_are_in_memory_at_a_time(samples, monkeypatch):
     "part", [lambda array: array[1:3], lambda array: torch.from_numpy(array).permute(1, 0)[2]]
 )
 def test_memory_is_used_again_but_not_while_anybody_holds_a_part_of_it(part):
-    memory = loading._Memory(pinned=False)
-    array = memory.of((4, 6), torch.int16)
+    memory = BatchMemory(pinned=False)
+    array = memory.allocate((4, 6), torch.int16)
     place, held = array.ctypes.data, part(array)
     (spare,) = memory._spare.values()
     del array
     assert spare == []
-    assert memory.of((4, 6), torch.int16).ctypes.data != place
+    assert memory.allocate((4, 6), torch.int16).ctypes.data != place
     spare.clear()
     del held
     assert [owner.ctypes.data for owner in spare] == [place]
-    assert memory.of((4, 6), torch.int16).ctypes.data == place
+    assert memory.allocate((4, 6), torch.int16).ctypes.data == place
 
 
 def test_batches_take_memory_that_nobody_holds_any_more(samples, monkeypatch):
@@ -96,12 +97,12 @@ def test_batches_take_memory_that_nobody_holds_any_more(samples, monkeypatch):
     batches = loader(samples).training(samples.train, TINY.sampling, 0, 1, 0)
     for _ in range(3):
         next(batches)
-    begun = len(fresh)
+    warm = len(fresh)
     for _ in range(40):
         next(batches)
     batches.close()
     # Hardly ever more: a thread may let go of a batch's memory a moment after it has filled it.
-    assert 0 < begun <= len(fresh) < begun + 12
+    assert 0 < warm <= len(fresh) < warm + 12
 
 
 @pytest.mark.parametrize("world_size", [1, 3])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from aiaic.loading.loader import Loader, ViewConfig
+from aiaic.loading.loader import Loader
+from aiaic.loading.sample_reader import ViewConfig
 from tests.aiaic.samples import tiny_samples
 
 
