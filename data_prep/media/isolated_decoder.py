@@ -19,7 +19,16 @@ from typing import TypeAlias
 
 from data_prep.media.clip import out_of_memory, read_clip_in_memory, read_file
 from data_prep.media.sample import Excerpt, MediaSettings, RejectedError, Rejection, Sample
-from data_prep.media.worker_process import Child, DiedError, SlowError
+from data_prep.media.worker_process import CallTimeoutError, WorkerDiedError, WorkerProcess
+
+ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 23),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 26),
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""Of the process, where nothing else is set. glibc's allocator keeps what one clip has freed for
+the next one: by default it returns most of it to the kernel, which clears and maps it again page by
+page, a quarter of a clip's time."""
 
 Source: TypeAlias = bytes | Path
 _AHEAD = 2  # clips that wait for the process, so that it need not wait for the next one
@@ -58,7 +67,7 @@ class Decoder:
         self.turn = threading.Lock()
         """Held by whoever decodes a shard: one at a time, while others read or upload."""
         self._settings = settings
-        self._child: Child | None = None
+        self._child: WorkerProcess | None = None
         self._over = False
 
     def __enter__(self) -> "Decoder":
@@ -86,7 +95,7 @@ class Decoder:
 
     def decode(self, clips: Iterable[tuple[Excerpt, Source | Decoded]]) -> Iterator[Decoded]:
         """Outcomes in the order of the clips; what stands in place of a file is passed on."""
-        if self._child is not None and self._child.owing:
+        if self._child is not None and self._child.pending:
             self._end()  # whoever came before has left in the middle
         waiting: deque[_Pending] = deque()
         for clip, source in clips:
@@ -108,7 +117,7 @@ class Decoder:
         )
         return excerpt, source
 
-    def _send(self, waiting: Sequence[_Pending]) -> Child:
+    def _send(self, waiting: Sequence[_Pending]) -> WorkerProcess:
         """Sends the last of those that wait; all of them where there is no process yet.
 
         Raises:
@@ -118,12 +127,13 @@ class Decoder:
         unsent = [waiting[-1]] if self._child else waiting
         if self._child is None:
             limit = functools.partial(_limit_memory, self._settings.max_memory_bytes)
-            self._child = Child(decode_clip, limit)
+            decode = functools.partial(decode_clip, settings=self._settings)
+            self._child = WorkerProcess(decode, limit, ENVIRONMENT)
             self._heed_stop()  # which may have come when there was no process to end
         for pending in unsent:
             if not isinstance(pending, Decoded):
                 excerpt, source = pending
-                self._child.call(source, excerpt, self._settings)
+                self._child.call(source, excerpt)
         return self._child
 
     def _heed_stop(self) -> None:
@@ -142,11 +152,11 @@ class Decoder:
             child = self._child or self._send(waiting)
             try:
                 decoded = child.answer(self._settings.max_decode_s)
-            except (SlowError, DiedError, *_RAISED) as error:
+            except (CallTimeoutError, WorkerDiedError, *_RAISED) as error:
                 self._end()
-                if isinstance(error, DiedError) and error.killed and kills < _KILLS:
+                if isinstance(error, WorkerDiedError) and error.killed and kills < _KILLS:
                     kills += 1
-                elif isinstance(error, DiedError) and not error.started:
+                elif isinstance(error, WorkerDiedError) and not error.started:
                     raise OSError(f"the process that decodes does not start: {error}") from error
                 else:
                     failures.append(self._failure(first[0], error))
@@ -157,13 +167,13 @@ class Decoder:
         return _lost(failures[-1], first[1], self._settings.max_bytes)
 
     def _failure(self, clip: Excerpt, error: Exception) -> Rejection:
-        if isinstance(error, SlowError):
+        if isinstance(error, CallTimeoutError):
             detail = f"decoding takes more than {self._settings.max_decode_s:g} s"
             return Rejection(key=clip.key, reason="timed_out", detail=detail)
         if isinstance(error, MemoryError):
             return out_of_memory(clip, self._settings)
         detail = f"decoding ends with {type(error).__name__}: {error}"[:200]
-        if isinstance(error, DiedError):
+        if isinstance(error, WorkerDiedError):
             detail = f"decoding ends the process with code {error.exitcode}"
         return Rejection(key=clip.key, reason="crashed", detail=detail)
 

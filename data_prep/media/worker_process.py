@@ -1,158 +1,131 @@
-"""A process of one's own that answers calls in their order, and may die at any moment.
+"""A worker process that answers calls in order and may die at any moment.
 
-Nothing is shared with it but one socket, which goes with it: no lock that it could take along, no
-half-sent answer that another process would go on with.
+It shares one socket with the process that started it and nothing else, so its death leaves no lock
+held and no half-written answer in a queue that others read.
 """
 
 import contextlib
-import multiprocessing
 import os
-import pickle
 import queue
 import signal
+import socket
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnContext, SpawnProcess
-from pickle import UnpicklingError
-from types import ModuleType
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+from data_prep.media.channel import Channel
 
 _START_S = 120.0  # a busy machine may take long
 _END_S = 5.0
+_MAIN = "data_prep.media.worker_main"
 
 
-class SlowError(Exception):
-    """The process takes too long over a call, and was killed."""
+class CallTimeoutError(Exception):
+    """A call took too long; the process was killed."""
 
 
-class DiedError(Exception):
-    """The process has ended by itself, or somebody has killed it."""
+class WorkerDiedError(Exception):
+    """The process exited or was killed."""
 
     def __init__(self, exitcode: int, *, started: bool) -> None:
-        super().__init__(f"the process has ended with code {exitcode}")
+        super().__init__(f"the process exited with code {exitcode}")
         self.exitcode = exitcode
-        """Less than 0: minus the signal."""
+        """Below 0: minus the signal's number."""
         self.started = started
-        """Whether it had come as far as to take calls."""
+        """Whether it was ready to take calls."""
 
     @property
     def killed(self) -> bool:
-        """Whether somebody else has ended it; what it was at may be innocent."""
+        """Whether something else ended it, so that the call it was at may be harmless."""
         return self.exitcode in (-signal.SIGKILL, -signal.SIGTERM)
 
 
-class _LeanProcess(SpawnProcess):
-    """A new process without the program's main module, which it would load for nothing.
+class WorkerProcess:
+    """The process. It exits with the one that started it, even in the middle of a call.
 
-    A forked one would be faster, and inherit the locks of the threads of whoever starts it.
+    A fresh interpreter rather than a fork, which would inherit locks that other threads hold.
     """
 
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802 (multiprocessing's hook)
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            start: Any = vars(SpawnProcess)["_Popen"]
-            return start(process_obj)
-        finally:
-            sys.modules["__main__"] = main
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        prepare: Callable[[], None],
+        environment: Mapping[str, str],
+    ) -> None:
+        """Starts it; it calls ``prepare`` once and ``function`` for each call.
 
-
-class Child:
-    """The process; it ends with the one that has started it, whatever it is at."""
-
-    def __init__(self, function: Callable[..., Any], prepare: Callable[[], None]) -> None:
-        """Starts it; it calls ``prepare`` first, and ``function`` for each call."""
-        ours, theirs = SpawnContext().Pipe()
-        self._connection: Connection[Any, Any] = ours
-        self._process = _LeanProcess(target=_serve, args=(theirs, function, prepare), daemon=True)
-        self._process.start()
-        theirs.close()  # so that its end is known as soon as it is gone
+        Both are pickled by name. ``environment`` holds defaults: variables that are set win.
+        """
+        ours, theirs = socket.socketpair()
+        self._channel = Channel(ours)
+        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+        with theirs:  # closed here, so that its end is noticed as soon as the process is gone
+            self._process = subprocess.Popen(  # noqa: S603 (this very interpreter)
+                [sys.executable, "-P", "-m", _MAIN, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**environment, **os.environ, "PYTHONPATH": path},
+            )
         self._started = False
         self._calls: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        self._calls.put((function, prepare))
         self._sender = threading.Thread(target=self._send_all, daemon=True)
         self._sender.start()
-        self.owing = 0
+        self.pending = 0
         """Calls without an answer yet."""
 
     def call(self, *arguments: Any) -> None:
-        """Asks for one more answer."""
-        self.owing += 1
+        """Queues a call; ``answer`` returns its result in turn."""
+        self.pending += 1
         self._calls.put(arguments)
 
-    def answer(self, patience_s: float) -> Any:
-        """The first answer that is owing; raises what the function has raised.
+    def answer(self, timeout_s: float) -> Any:
+        """The answer to the oldest pending call. Raises what the function raised.
 
-        Raises SlowError where it takes longer, not counting the process's start, and DiedError; the
-        process is gone then.
+        Raises:
+            CallTimeoutError: it takes longer than ``timeout_s``, start-up not counted.
+            WorkerDiedError: the process exited or was killed.
+
+        After either of these the process is gone.
         """
         try:
             if not self._started:
-                if not self._connection.poll(_START_S):
+                if not self._channel.poll(_START_S):
                     raise EOFError
-                self._connection.recv()
+                self._channel.receive()
                 self._started = True
-            if not self._connection.poll(patience_s):
+            if not self._channel.poll(timeout_s):
                 self.close()
-                raise SlowError(f"no answer after {patience_s:g} s")
-            value, error = self._connection.recv()
-        except (EOFError, OSError, UnpicklingError) as broken:
-            self._process.join(_END_S)  # so that its own exit code is seen
+                raise CallTimeoutError(f"no answer after {timeout_s:g} s")
+            value, error = self._channel.receive()
+        except (EOFError, OSError) as broken:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_S)  # so that its own exit code is seen
             self.close()
-            raise DiedError(self._process.exitcode or 0, started=self._started) from broken
-        self.owing -= 1
+            exitcode = self._process.returncode or 0
+            raise WorkerDiedError(exitcode, started=self._started) from broken
+        self.pending -= 1
         if error is not None:
             raise error
         return value
 
     def kill(self) -> None:
-        """Ends the process at once; whoever waits for an answer gets DiedError."""
+        """Ends the process at once; a thread that waits for an answer gets WorkerDiedError."""
         self._process.kill()
 
     def close(self) -> None:
-        """Ends the process at once, and all that belongs to it."""
+        """Ends the process at once and frees everything that belongs to it."""
         self.kill()
-        self._process.join()
+        self._process.wait()
         self._calls.put(None)
         self._sender.join()
-        self._connection.close()
+        self._channel.close()
 
     def _send_all(self) -> None:
-        """Sends calls as fast as they are taken; a long one must not keep answers from coming."""
-        with contextlib.suppress(OSError):  # the process is gone: whoever waits for it notices
+        """Sends calls as fast as they are taken; a large one must not hold up answers."""
+        with contextlib.suppress(OSError):  # the process is gone: ``answer`` notices
             while (arguments := self._calls.get()) is not None:
-                self._connection.send(arguments)
-
-
-def _serve(
-    calls: "Connection[Any, Any]", function: Callable[..., Any], prepare: Callable[[], None]
-) -> None:
-    """What the process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    prepare()
-    calls.send(None)
-    with contextlib.suppress(EOFError):
-        while True:
-            arguments = calls.recv()
-            try:
-                answer = function(*arguments), None
-            except Exception as error:  # noqa: BLE001 (raised by whoever has called)
-                answer = None, _that_travels(error)
-            calls.send(answer)
-
-
-def _that_travels(error: Exception) -> Exception:
-    try:
-        return pickle.loads(pickle.dumps(error))  # noqa: S301 (our own)
-    except Exception:  # noqa: BLE001 (whatever its class makes of it)
-        return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # this is no main process
-    parent.join()
-    os._exit(1)
+                self._channel.send(arguments)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+DECODER = "data_prep.media.worker_main"
+"""In the command line of a process that decodes."""
 PATIENCE_S = 120.0
 _STARTS = 3
 
@@ -33,7 +35,7 @@ def descendants(root: int) -> dict[int, str]:
 
 def decoders(root: int) -> list[int]:
     """Processes below one that decode."""
-    return sorted(pid for pid, line in descendants(root).items() if "spawn_main" in line)
+    return sorted(pid for pid, line in descendants(root).items() if DECODER in line)
 
 
 def builders(root: int) -> list[int]:
@@ -46,7 +48,8 @@ def still_decoding(pids: Sequence[int]) -> list[int]:
     alive = []
     for pid in pids:
         with suppress(OSError):
-            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():  # empty for the dead
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()  # empty for the dead
+            if DECODER.encode() in line:
                 alive.append(pid)
     return alive
 

@@ -16,7 +16,7 @@ import pytest
 from data_prep.catalog import Clip
 from data_prep.media.isolated_decoder import Decoder
 from data_prep.media.sample import MediaSettings, Sample
-from data_prep.media.worker_process import Child, DiedError
+from data_prep.media.worker_process import WorkerDiedError, WorkerProcess
 from data_prep.shards.manifest import load_manifest
 from data_prep.shards.verify import verify
 from tests.conftest import write_clip
@@ -99,14 +99,14 @@ def nothing() -> None:
 @pytest.mark.timeout(90)
 def test_a_process_killed_while_it_answers_is_known_to_be_gone():
     """What has arrived of the answer is more than nothing, and less than all."""
-    child = Child(answer_much, nothing)
+    child = WorkerProcess(answer_much, nothing, {})
     child.call()
     assert len(child.answer(60)) == 1 << 24
     child.call()
-    child._connection.poll(60)
+    child._channel.poll(60)
     (pid,) = decoders(os.getpid())
     os.kill(pid, signal.SIGKILL)
-    with pytest.raises(DiedError) as death:
+    with pytest.raises(WorkerDiedError) as death:
         child.answer(60)
     assert death.value.killed
     assert not decoders(os.getpid())
@@ -114,9 +114,9 @@ def test_a_process_killed_while_it_answers_is_known_to_be_gone():
 
 ORPHAN = """
 import time
-from data_prep.media.worker_process import Child
+from data_prep.media.worker_process import WorkerProcess
 if __name__ == "__main__":
-    child = Child(time.sleep, dict)
+    child = WorkerProcess(time.sleep, dict, {})
     child.call(600)
     time.sleep(600)
 """

@@ -93,8 +93,8 @@ def test_whoever_decodes_is_stopped_and_nobody_begins_again(good, long_clip):
 def test_a_stop_is_heeded_that_comes_just_as_the_process_starts(good, monkeypatch):
     with Decoder(MediaSettings(size_px=None, max_decode_s=60.0)) as decoder:
         monkeypatch.setattr(
-            "data_prep.media.isolated_decoder.Child",
-            lambda *of: decoder.stop() or worker_process.Child(*of),
+            "data_prep.media.isolated_decoder.WorkerProcess",
+            lambda *of: decoder.stop() or worker_process.WorkerProcess(*of),
         )
         with pytest.raises(InterruptedError, match="decoding was stopped"):
             outcomes(decoder, good)
