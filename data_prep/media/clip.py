@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,11 @@ from data_prep.media.sound import (
     AnyPacket,
     Track,
     decode_track,
-    encode_wav,
     level_dbfs,
     open_media,
     peak_dbfs,
 )
+from data_prep.media.wav import encode_wav
 
 _MISSING_S = 0.5  # at the end of a file: rounding, and packets that tell no length
 
@@ -119,15 +120,14 @@ def _read(content: bytes, clip: Excerpt, settings: MediaSettings) -> Sample:
         audio = next(iter(container.streams.audio), None)
         origin_s = (container.start_time or 0) / av.time_base
         packets = _demux(container, [video.index, *([audio.index] if audio else [])], settings)
-        _hold_whole(container, packets, origin_s)
-        shown = [p for p in packets if p.stream_index == video.index]
+        _reject_truncated(container, packets, origin_s)
+        shown = packets[video.index]
         window = frames.find_window(shown, video, origin_s, clip, settings)
         pictures = _pictures(shown, video, origin_s, window, settings)
         heard_s = _sound_window(window, settings)
         track = None
         if audio is not None:
-            heard = [p for p in packets if p.stream_index == audio.index]
-            track = _track(heard, audio, origin_s, heard_s, settings)
+            track = _track(packets[audio.index], audio, origin_s, heard_s, settings)
     level = level_dbfs(track.waveform) if track else FLOOR_DBFS
     sound, fate = _usable_sound(track, level, settings)
     sound_start_s = max(track.start_s - origin_s, heard_s[0]) if track and sound else 0.0
@@ -166,25 +166,31 @@ def _content(source: bytes | Path, max_bytes: int) -> bytes:
 
 def _demux(
     container: InputContainer, streams: list[int], settings: MediaSettings
-) -> list[AnyPacket]:
-    packets: list[AnyPacket] = []
+) -> dict[int, list[AnyPacket]]:
+    """Packets by stream, in decoding order."""
+    packets: dict[int, list[AnyPacket]] = {index: [] for index in streams}
+    left = settings.max_packets
     for packet in container.demux(*(container.streams[index] for index in streams)):
         if packet.size:
-            packets.append(packet)
-        if len(packets) > settings.max_packets:
-            raise RejectedError("too_large", f"more than {settings.max_packets} packets")
+            packets[packet.stream_index].append(packet)
+            left -= 1
+            if left < 0:
+                raise RejectedError("too_large", f"more than {settings.max_packets} packets")
     return packets
 
 
-def _hold_whole(container: InputContainer, packets: list[AnyPacket], origin_s: float) -> None:
+def _reject_truncated(
+    container: InputContainer, packets: dict[int, list[AnyPacket]], origin_s: float
+) -> None:
     """Refuses a Matroska file that is cut off: its streams do not say how long they are."""
-    if container.format.name != "matroska,webm" or not container.duration or not packets:
+    if container.format.name != "matroska,webm" or not container.duration:
         return
-    if {packet.stream_index for packet in packets} != set(range(len(container.streams))):
+    if len(packets) < len(container.streams) or not all(packets.values()):
         return  # one that is not read may be the longest
     declared_s = container.duration / av.time_base
     end_s = max(
-        float(((p.pts or 0) + (p.duration or 0)) * (p.time_base or 0)) - origin_s for p in packets
+        float(((p.pts or 0) + (p.duration or 0)) * (p.time_base or 0)) - origin_s
+        for p in chain.from_iterable(packets.values())
     )
     if declared_s - end_s > _MISSING_S:
         raise RejectedError("undecodable", f"cut off at {end_s:.2f} of {declared_s:.2f} s")
@@ -250,7 +256,7 @@ def _usable_sound(
         return b"", "absent"
     if track.error:
         return b"", "undecodable"
-    if len(track.waveform) < settings.min_sound_s * settings.sample_rate_hz:
+    if len(track.waveform) < max(settings.min_sound_s * settings.sample_rate_hz, 1):
         return b"", "too_short" if len(track.waveform) else "absent"
     if level < settings.silence_dbfs:
         return b"", "silent"

@@ -1,4 +1,4 @@
-"""Sound of a media file -> mono PCM at a set rate, its level, and WAV files.
+"""Sound of a media file -> mono PCM at a set rate, its level.
 
 Also the one place where a media file is opened: from memory, with demuxers of files only, so that a
 playlist named ``.mp4`` cannot make FFmpeg fetch anything, and with the decoders that are needed, so
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 import av
 import numpy as np
-import soundfile  # pyright: ignore[reportMissingTypeStubs]
 from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
@@ -23,8 +22,6 @@ from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
 from numpy.typing import NDArray
-
-from data_prep.media.wav import check_wav
 
 if TYPE_CHECKING:
     AnyPacket: TypeAlias = Packet[Any]
@@ -47,7 +44,8 @@ FLOOR_DBFS = -120.0
 _MARGIN_S = 0.1
 """Decoded beside a window, since the first packets of a decoder are not yet right."""
 _MAX_DAMAGED_SHARE = 0.1
-_JOINED_SAMPLES = 1 << 19
+_JOINED_SAMPLES = 1 << 17
+"""Resampled at once: fewer cost more calls, more outgrow the processor's cache."""
 _HOLE_S, _LONGEST_HOLE_S = 0.1, 60.0
 _RATES_HZ = 1000, 768_000
 _MAX_FORMS = 16
@@ -77,6 +75,7 @@ def open_media(content: bytes | BinaryIO, demuxers: str = VIDEO_DEMUXERS) -> Inp
             "codec_whitelist": _DECODERS,
         },
         metadata_errors="replace",
+        buffer_size=1 << 17,
     )
 
 
@@ -141,17 +140,6 @@ def decode_track(
     if not np.isfinite(inside_window).all():
         return Track(waveform=waveform[:0], error="samples that are no numbers")
     return Track(waveform=np.clip(inside_window, -1.0, 1.0), start_s=max(begins_s, start_s))
-
-
-def encode_wav(waveform: NDArray[np.float32], sample_rate_hz: int) -> bytes:
-    """A mono waveform in [-1, 1] as a 16-bit WAV file."""
-    stream = io.BytesIO()
-    pcm = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
-    write: Any = soundfile.write  # pyright: ignore[reportUnknownMemberType]
-    write(stream, pcm, sample_rate_hz, format="WAV", subtype="PCM_16")
-    content = stream.getvalue()
-    check_wav(content, sample_rate_hz)
-    return content
 
 
 def level_dbfs(waveform: NDArray[np.float32]) -> float:
@@ -262,17 +250,24 @@ class SoundDecoder:
 
     def _resample(self, frame: AudioFrame | None) -> None:
         for resampled in self._resampler.resample(frame and _mono(frame)):
-            self._parts.append(np.asarray(resampled.to_ndarray(), np.float32).reshape(-1))
+            self._parts.append(_channel(resampled, 0))
 
 
 def _mono(frame: AudioFrame) -> AudioFrame:
     """Stereo as its mean, which FFmpeg would only take after resampling both channels."""
     if (frame.format.name, frame.layout.name) != ("fltp", "stereo"):
         return frame
-    mean = np.asarray(frame.to_ndarray(), np.float32).mean(axis=0, keepdims=True)
-    mono = AudioFrame.from_ndarray(mean, format="fltp", layout="mono")
+    mean = _channel(frame, 0) + _channel(frame, 1)
+    mean *= np.float32(0.5)
+    mono = AudioFrame.from_ndarray(cast(Any, mean[None]), format="fltp", layout="mono")
     mono.sample_rate = frame.sample_rate
     return mono
+
+
+def _channel(frame: AudioFrame, number: int) -> NDArray[np.float32]:
+    """One plane of a frame of floats, not copied as ``to_ndarray`` would: float32 [t]."""
+    plane: Any = frame.planes[number]
+    return np.frombuffer(plane, np.float32, frame.samples)
 
 
 def _overlapping(packets: Sequence[AnyPacket], start_s: float, end_s: float) -> list[AnyPacket]:
@@ -280,13 +275,11 @@ def _overlapping(packets: Sequence[AnyPacket], start_s: float, end_s: float) -> 
     if not packets or (math.isinf(start_s) and math.isinf(end_s)):
         return list(packets)
     tick_s = float(packets[0].time_base)
+    first, last = start_s / tick_s, end_s / tick_s
     return [
         packet
         for packet in packets
-        if packet.pts is None
-        or (
-            packet.pts <= end_s / tick_s and packet.pts + (packet.duration or 0) >= start_s / tick_s
-        )
+        if (pts := packet.pts) is None or (pts <= last and pts + (packet.duration or 0) >= first)
     ]
 
 

@@ -5,8 +5,18 @@ So training can read a window of the samples alone, a fifth of the bytes of ten 
 
 import struct
 
-_HEADER = struct.Struct("<4s4x8sIHHIIHH4sI")
-_KIND = [b"RIFF", b"WAVEfmt ", 16, 1, 1, 16, b"data"]  # 16 bytes of format: PCM, one channel
+import numpy as np
+from numpy.typing import NDArray
+
+_HEADER = struct.Struct("<4sI8sIHHIIHH4sI")
+
+
+def encode_wav(waveform: NDArray[np.float32], sample_rate_hz: int) -> bytes:
+    """A mono waveform [t] in [-1, 1] as a 16-bit WAV file."""
+    scaled = waveform * np.float32(32768.0)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -32768, 32767, out=scaled)
+    return _header(2 * len(scaled), sample_rate_hz) + scaled.astype("<i2").tobytes()
 
 
 def samples_within(offset: int, size: int) -> tuple[int, int]:
@@ -20,9 +30,17 @@ def check_wav(content: bytes, sample_rate_hz: int) -> None:
     Raises:
         ValueError: it is something else.
     """
-    if len(content) > _HEADER.size:
-        *kind, rate, _, _, bits, data, size = _HEADER.unpack_from(content)
-        whole = _HEADER.size + size == len(content)
-        if [*kind, bits, data, rate] == [*_KIND, sample_rate_hz] and whole:
-            return
+    size = len(content) - _HEADER.size
+    if size > 0 and content.startswith(_header(size, sample_rate_hz)):
+        return
     raise ValueError(f"a sound that is not 16-bit mono WAV of {sample_rate_hz} Hz")
+
+
+def _header(size: int, sample_rate_hz: int) -> bytes:
+    """The header of ``size`` bytes of samples."""
+    return _HEADER.pack(
+        *(b"RIFF", _HEADER.size - 8 + size),
+        *(b"WAVEfmt ", 16, 1, 1),  # 16 bytes follow: PCM, one channel
+        *(sample_rate_hz, 2 * sample_rate_hz, 2, 16),
+        *(b"data", size),
+    )

@@ -13,7 +13,7 @@ import functools
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -170,24 +170,33 @@ def _samples(
 def _sources(
     clips: Sequence[Clip], settings: MediaSettings
 ) -> Iterator[tuple[Clip, Source | Decoded]]:
-    """Clips and their files, read ahead while others are decoded."""
-    waiting: deque[tuple[Clip, Future[Source | Decoded]]] = deque()
+    """Clips and their files; those in a store are read ahead while others are decoded."""
+    waiting: deque[tuple[Clip, Callable[[], Source | Decoded]]] = deque()
     ahead_bytes = 0
     with ThreadPoolExecutor(_READERS) as readers:
         try:
             for clip in clips:
-                waiting.append((clip, readers.submit(_source, clip, settings)))
+                waiting.append((clip, _start_reading(clip, settings, readers)))
                 ahead_bytes += clip.size
                 while len(waiting) > _AHEAD_CLIPS or (
                     len(waiting) > 1 and ahead_bytes > _AHEAD_BYTES
                 ):
                     first, read = waiting.popleft()
                     ahead_bytes -= first.size
-                    yield first, read.result()
+                    yield first, read()
             for clip, read in waiting:
-                yield clip, read.result()
+                yield clip, read()
         finally:
             readers.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_reading(
+    clip: Clip, settings: MediaSettings, readers: ThreadPoolExecutor
+) -> Callable[[], Source | Decoded]:
+    """What returns ``_source`` when it is there; a local file needs no thread to wait for it."""
+    if storage.is_local(clip.uri):
+        return functools.partial(_source, clip, settings)
+    return readers.submit(_source, clip, settings).result
 
 
 def _source(clip: Clip, settings: MediaSettings) -> Source | Decoded:

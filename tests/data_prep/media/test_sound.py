@@ -51,6 +51,18 @@ def test_sound_that_is_of_no_use_is_left_out_and_named(make_clip, tmp_path, soun
     assert verdict == (None if fate == "kept" else ("no_sound", fate))
 
 
+@pytest.mark.parametrize(
+    ("layout", "rate_hz"), [("stereo", 44100), ("mono", 16000), ("5.1", 48000)]
+)
+def test_sound_does_not_depend_on_how_much_is_resampled_at_once(
+    make_clip, tmp_path, monkeypatch, layout, rate_hz
+):
+    path = make_clip(tmp_path / "a.mp4", layout=layout, sound_rate_hz=rate_hz)
+    whole = read(path).sound
+    monkeypatch.setattr("data_prep.media.sound._JOINED_SAMPLES", 3000)
+    assert read(path).sound == whole
+
+
 def test_sound_behind_a_hole_stays_where_it_is(make_clip, tmp_path):
     """A second of packets is missing; what follows is not to slide forward."""
     whole, holed = make_clip(tmp_path / "a.mp4", seconds=5.0), tmp_path / "b.mkv"

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep.media.sound import encode_wav
-from data_prep.media.wav import check_wav, samples_within
+from data_prep.media.wav import check_wav, encode_wav, samples_within
 
 RATE_HZ = 16_000
 SOUND = np.random.default_rng(0).integers(-32768, 32768, 1000).astype(np.int16)
@@ -26,6 +25,17 @@ def test_what_builds_write_is_the_one_kind(rate_hz):
     offset, size = samples_within(100, len(content))
     stored = bytes(100) + content
     assert np.array_equal(np.frombuffer(stored[offset : offset + size], "<i2"), SOUND)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 44100])
+def test_the_file_is_the_one_that_libsndfile_writes(rate_hz):
+    assert encode_wav(SOUND / np.float32(32768), rate_hz) == wav(rate_hz=rate_hz)
+
+
+def test_full_scale_is_clipped_and_halves_go_to_even():
+    waveform = np.array([1.0, -1.0, 0.5 / 32768, 1.5 / 32768], np.float32)
+    content = encode_wav(waveform, RATE_HZ)
+    assert np.frombuffer(content[44:], "<i2").tolist() == [32767, -32768, 0, 2]
 
 
 @pytest.mark.parametrize(

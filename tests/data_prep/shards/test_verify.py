@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_prep.media.sample import MediaSettings
-from data_prep.media.sound import encode_wav
+from data_prep.media.wav import encode_wav
 from data_prep.shards import build as building
 from data_prep.shards import publish
 from data_prep.shards.build import build
