@@ -2,9 +2,13 @@
 
 Sixty generated clips (640x360, 10 s, H.264 with a key frame each 125 frames, AAC 44.1 kHz) go, in
 turn and on the same core, through a bare loop (PyAV, one pass, frame to JPEG and sound to 16 kHz
-WAV in memory; no check, no measure, no tar, no process of its own, no Ray) and through the build of
+WAV in memory; no check, no measure, no tar, no isolated process, no Ray) and through the build of
 their shard, for one picture and for ten. The decoder's process, which lives as long as a worker
 does, is started beforehand, and its start is reported apart.
+
+The bare loop runs twice, each time in a process of its own: with the allocator settings of the
+decoder's process, which make it faster and are what the build is compared with, and with glibc's
+defaults.
 
     python benchmarks/build_speed.py --clips FOLDER
 """
@@ -16,9 +20,12 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 import av
 import numpy as np
@@ -29,7 +36,7 @@ from av.audio.resampler import AudioResampler
 from clips import make_clips
 
 from data_prep import catalog
-from data_prep.media.isolated_decoder import Decoder
+from data_prep.media.isolated_decoder import ENVIRONMENT, Decoder
 from data_prep.media.sample import MediaSettings
 from data_prep.shards import build, plan
 from data_prep.shards.plan import BuildSettings, PlannedShard
@@ -43,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--clips", type=Path, help="folder for the generated clips, to keep them")
     parser.add_argument("--count", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         paths = make_clips(options.clips or Path(scratch) / "clips", options.count)
@@ -56,22 +63,44 @@ def _compare(paths: list[Path], pictures: int, rounds: int) -> dict[str, float]:
     """Medians over rounds in which both take their turn; the ratio is taken within each round."""
     settings = BuildSettings(media=MediaSettings(size_px=SIZE_PX, pictures=pictures), shards=1)
     (shard,) = plan.plan(catalog.read_folder(str(paths[0].parent)).clips, 1)
-    bare_ms, build_ms = [], []
-    with Decoder(settings.media) as decoder:
+    bare_ms, default_ms, build_ms = [], [], []
+    with (
+        Decoder(settings.media) as decoder,
+        _process(ENVIRONMENT) as tuned,
+        _process({}) as default,
+    ):
         begun = time.perf_counter()
         _build(dataclasses.replace(shard, clips=shard.clips[:1]), settings, decoder)
         start_s = time.perf_counter() - begun
         for _ in range(rounds):
-            bare_ms.append(_ms_per_clip(lambda: _bare_loop(paths, pictures), len(paths)))
+            default_ms.append(default.submit(_bare_ms, paths, pictures).result())
+            bare_ms.append(tuned.submit(_bare_ms, paths, pictures).result())
             build_ms.append(_ms_per_clip(lambda: _build(shard, settings, decoder), len(paths)))
-    ratios = [bare / whole for bare, whole in zip(bare_ms, build_ms, strict=True)]
     return {
         "start_s": round(start_s, 2),
         "bare_ms": round(median(bare_ms), 2),
+        "bare_default_allocator_ms": round(median(default_ms), 2),
         "build_ms": round(median(build_ms), 2),
-        "build_rate_over_bare": round(median(ratios), 3),
+        "build_rate_over_bare": _rate(bare_ms, build_ms),
+        "build_rate_over_bare_default_allocator": _rate(default_ms, build_ms),
         "times_video2dataset": round(PEER_MS / median(build_ms), 1),
     }
+
+
+def _process(environment: Mapping[str, str]) -> ProcessPoolExecutor:
+    """A started process for the bare loop: an allocator is set up before the first allocation."""
+    process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    with patch.dict(os.environ, environment):
+        process.submit(os.getpid).result()
+    return process
+
+
+def _rate(bare_ms: list[float], build_ms: list[float]) -> float:
+    return round(median(bare / whole for bare, whole in zip(bare_ms, build_ms, strict=True)), 3)
+
+
+def _bare_ms(paths: list[Path], pictures: int) -> float:
+    return _ms_per_clip(lambda: _bare_loop(paths, pictures), len(paths))
 
 
 def _ms_per_clip(work: Callable[[], None], clips: int) -> float:
