@@ -1,4 +1,4 @@
-"""Sound -> log-mel spectrograms."""
+"""The audio front end: log-mel spectrograms of sound."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from torchaudio.transforms import MelSpectrogram
 
 FULL_SCALE = 32768.0
 SILENCE_DBFS = -60.0
-"""A sound whose root mean square lies under this counts as missing."""
+"""A sound with a lower root mean square counts as missing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,26 +21,27 @@ class AudioConfig:
     sample_rate_hz: int = 16_000
     """Sample rate of all sound."""
     clip_s: float = 2.0
-    """Length of sound the network sees; shorter sound is repeated, longer sound cut."""
+    """Length of sound that the network sees; shorter sound is repeated, longer sound is cut."""
     mels: int = 64
     """Number of mel bands."""
     window_ms: float = 32.0
     """Length of an analysis window."""
     hop_ms: float = 16.0
-    """Distance of analysis windows."""
+    """Distance between the starts of successive analysis windows."""
 
     @property
     def samples(self) -> int:
-        """Number of samples the network sees."""
+        """Number of samples that the network sees."""
         return round(self.clip_s * self.sample_rate_hz)
 
 
 class LogMel(nn.Module):
     """Log-mel spectrogram in decibels, each mel band normalized by its mean and deviation.
 
-    VGGSound's official front end works on log spectrograms of 16 kHz mono sound as well; mel bands,
-    and statistics of the training sounds instead of each clip's own (loudness is information), are
-    ours. :meth:`fit_normalization` finds them; they are part of a checkpoint.
+    Like VGGSound's official front end, it uses log spectrograms of 16 kHz mono sound. Mel bands are
+    ours, and so is normalizing by statistics of the training sounds instead of the clip's own,
+    since loudness is information. :meth:`fit_normalization` computes these statistics; they are
+    part of a checkpoint.
     """
 
     mean_db: Tensor
@@ -66,12 +67,12 @@ class LogMel(nn.Module):
 
         Args:
             waveform: mono sound in [-1, 1], of any length; sound shorter than an analysis window
-                is followed by silence.
+                is padded with silence.
         """
         lacking = self.spectrogram.n_fft - waveform.shape[1]
         if lacking > 0:
             waveform = F.pad(waveform, (0, lacking))
-        # The mel product is a matrix product, which autocast would run in bf16.
+        # Autocast would run the mel bands' matrix product in bf16.
         with torch.autocast(waveform.device.type, enabled=False):
             power = self.spectrogram(waveform.float())
         return 10 * torch.log10(power.clamp_min(1e-8))
@@ -105,12 +106,12 @@ class LogMel(nn.Module):
 
 
 def to_float(waveform: Int16[Tensor, "b t"]) -> Float[Tensor, "b t"]:
-    """16-bit sound as float in [-1, 1)."""
+    """Convert 16-bit sound to floats in [-1, 1)."""
     return waveform.float() / FULL_SCALE
 
 
 def is_silent(waveform: Float[Tensor, "b t"]) -> Bool[Tensor, " b"]:
-    """Whether the root mean square of each sound lies under -60 dBFS."""
+    """Whether the root mean square of each sound is below -60 dBFS."""
     rms = waveform.float().square().mean(1).sqrt()
     return rms < 10 ** (SILENCE_DBFS / 20)
 

@@ -21,7 +21,7 @@ def from_json(cls: type[T], values: Mapping[str, Any]) -> T:
     """Build ``cls`` from plain JSON values.
 
     Raises:
-        ValueError: a key is unknown or missing, or a value has the wrong type; the key is named.
+        ValueError: a key is unknown or missing, or a value has the wrong type; names the key.
     """
     try:
         return _adapter(cls).validate_python(dict(values))
@@ -35,7 +35,7 @@ def override(config: T, values: Mapping[str, Any]) -> T:
     """A copy of ``config`` with dotted keys replaced, e.g. ``{"model.guidance.tau": 0.2}``.
 
     Raises:
-        ValueError: a key names no field (the nearest ones are given), or a value does not fit.
+        ValueError: a key is unknown (similar ones are named), or a value has the wrong type.
     """
     tree = to_json(config)
     known = dotted_keys(tree)
@@ -50,10 +50,10 @@ def override(config: T, values: Mapping[str, Any]) -> T:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` texts as dotted keys and JSON values.
+    """Parse ``KEY=VALUE`` texts into dotted keys and values: JSON, otherwise text.
 
     Raises:
-        ValueError: a text has no ``=``.
+        ValueError: a text has no ``=`` or no key.
     """
     values: dict[str, Any] = {}
     for text in settings:

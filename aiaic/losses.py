@@ -1,4 +1,4 @@
-"""Loss terms, one function each, per sample."""
+"""Loss terms per sample, one function each."""
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -9,10 +9,10 @@ from torch.nn import functional as F
 def colour(
     predicted: Float[Tensor, "b 2 h w"], truth: Float[Tensor, "b 2 h w"], beta: float
 ) -> Float[Tensor, " b"]:
-    """Huber loss on ``ab / 110``, divided by its threshold where that is below 1.
+    """Huber loss on ``ab / 110``, divided by its threshold if that is below 1.
 
-    ``beta`` at least the range of ab (2) makes it half the squared error, whose optimum is the mean
-    colour; a small one tends to the absolute error and gives crisp colours.
+    With ``beta`` of at least the range of ab (2) it is half the squared error, whose optimum is the
+    mean colour; a small ``beta`` approaches the absolute error and gives vivid colours.
     """
     loss = F.huber_loss(predicted, truth, delta=beta, reduction="none") / min(beta, 1.0)
     return loss.mean((1, 2, 3))
@@ -24,9 +24,9 @@ def relevance(
     present: Bool[Tensor, " b"],
     smoothing: float,
 ) -> Float[Tensor, " b"]:
-    """Binary cross-entropy of the relevance score, smoothed; zero where no semantics are present.
+    """Binary cross-entropy of the relevance score; zero where no semantics are present.
 
-    Smoothing, since some random partners do fit.
+    Labels are smoothed, since some random partners do match.
     """
     target = relevant.float() * (1 - 2 * smoothing) + smoothing
     target = target[:, None].expand_as(logits)
@@ -37,7 +37,7 @@ def relevance(
 def distillation(
     student: Float[Tensor, "b d"], teacher: Float[Tensor, "b d"]
 ) -> Float[Tensor, " b"]:
-    """Cosine distance of unit vectors."""
+    """Cosine distance between unit vectors."""
     return 1 - (student * teacher).sum(1)
 
 
@@ -53,7 +53,7 @@ def info_nce(
     Args:
         audio: unit vectors of all sounds of the global batch.
         scene: unit vectors of all pictures of the global batch.
-        video: video of each: clips of one video are no negatives of each other.
+        video: video of each; clips of one video are not used as negatives of each other.
         own: positions of this worker's samples.
         scale: inverse temperature.
     """

@@ -1,4 +1,4 @@
-"""Named recipes: functions that return a whole configuration, and variants of each."""
+"""Named recipes: functions that return a whole configuration, and variants of them."""
 
 import dataclasses
 import difflib
@@ -90,7 +90,7 @@ def vggsound_one_gpu() -> Recipe:
 
     Stage 2 then tells a sound's picture from 63 others instead of 255; where 256 fit into memory,
     use ``vggsound``. There are fewer streams because one worker reads them all: the shards it has
-    open at a time fit into :mod:`workflows.artifacts.tar_cache`.
+    open at a time fit into its cache of whole shards.
     """
     own = {"training.accumulate": 4, "sampling.streams": 16}
     return _named("vggsound_one_gpu", config.override(vggsound(), own))
@@ -198,11 +198,11 @@ NAMES = tuple(
     for networks in NETWORKS
     for variant in VARIANTS
 )
-"""All recipes."""
+"""The names of all recipes."""
 
 
 def named(name: str) -> Recipe:
-    """A recipe by its name: networks, ``networks/variant``, or a variant of ``compact``.
+    """A recipe by name: ``networks``, ``networks/variant``, or a variant of ``compact``.
 
     Raises:
         ValueError: there is no such recipe.
@@ -230,45 +230,45 @@ def _named(name: str, recipe: Recipe) -> Recipe:
 def load(
     name: str | None = None, config_file: str | None = None, settings: Sequence[str] = ()
 ) -> Recipe:
-    """A recipe, changed by a file and by settings, the later winning.
+    """A recipe with overrides from a file and from settings; settings take precedence.
 
     Args:
-        name: of a recipe; the file's, or ``compact``, if None.
-        config_file: JSON: either ``{"recipe": NAME, "overrides": {DOTTED KEY: VALUE}}``, as
-            ``aiaic tune`` writes it, or a configuration's tree or part of it, as checkpoints do.
-        settings: ``KEY=VALUE`` with dotted keys; the value is JSON, or else taken as text.
+        name: of a recipe; None: the file's, or ``compact``.
+        config_file: JSON: either ``{"recipe": NAME, "overrides": {DOTTED KEY: VALUE}}``, as written
+            by ``aiaic tune``, or a configuration or part of one, as stored in checkpoints.
+        settings: ``KEY=VALUE`` with dotted keys; values are JSON, otherwise text.
 
     Raises:
-        ValueError: unknown recipe or key, a value that does not fit, a file that is no such JSON.
-        FileNotFoundError: there is no such file.
+        ValueError: unknown recipe or key, a value of the wrong type, or a file of another format.
+        FileNotFoundError: the file does not exist.
     """
-    meant, overrides = _read(config_file) if config_file else (None, {})
-    recipe = named(name or meant or DEFAULT)
-    if meant and recipe.name != named(meant).name:
+    file_recipe, overrides = _read(config_file) if config_file else (None, {})
+    recipe = named(name or file_recipe or DEFAULT)
+    if file_recipe and recipe.name != named(file_recipe).name:
         raise ValueError(
-            f"'{config_file}' is for recipe '{meant}', not '{name}': leave out --recipe"
+            f"'{config_file}' is for recipe '{file_recipe}', not '{name}': leave out --recipe"
         )
     return config.override(recipe, overrides | config.parse_settings(settings))
 
 
 def difference(recipe: Recipe) -> dict[str, Any]:
-    """The dotted keys in which a recipe differs from the one of its name, with its values."""
+    """The settings in which a recipe differs from the named one, by dotted key."""
     original = config.dotted_keys(config.to_json(named(recipe.name)))
     ours = config.dotted_keys(config.to_json(recipe))
     return {key: value for key, value in ours.items() if value != original[key]}
 
 
 def _read(config_file: str) -> tuple[str | None, dict[str, Any]]:
-    """The recipe's name and the dotted overrides that a file holds."""
+    """The recipe's name, if any, and the dotted overrides in a file."""
     path = Path(config_file)
     if not path.is_file():
         raise FileNotFoundError(f"no configuration file at '{config_file}'")
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"'{config_file}' is no JSON: {error}") from None
+        raise ValueError(f"'{config_file}' is not JSON: {error}") from None
     if not isinstance(tree, dict):
-        raise ValueError(f"'{config_file}' holds no JSON object")
+        raise ValueError(f"'{config_file}' does not contain a JSON object")
     if "overrides" not in tree and "recipe" not in tree:
         name = tree.pop("name", None)
         return name, config.dotted_keys(tree)
@@ -276,5 +276,5 @@ def _read(config_file: str) -> tuple[str | None, dict[str, Any]]:
         raise ValueError(f"'{config_file}': unknown key '{unknown[0]}' beside 'overrides'")
     overrides = tree.get("overrides", {})
     if not isinstance(overrides, Mapping):
-        raise ValueError(f"'{config_file}': 'overrides' is no JSON object")
+        raise ValueError(f"'{config_file}': 'overrides' is not a JSON object")
     return tree.get("recipe"), config.dotted_keys(overrides)

@@ -1,9 +1,9 @@
-"""How much of the time goes into steps that stand, when training is killed again and again?
+"""How much time goes into steps that are not lost, when training is killed repeatedly?
 
-Stage 1 of `compact` in a process of its own that is killed by SIGKILL after every so many seconds
-and started again at once, by the same command, until the stage is finished. Two figures for each
-interval: the share of the steps taken that stand in the end (what TorchFT calls committed), and the
-share of the time that they took undisturbed (a restart's start-up is what it costs besides).
+Stage 1 of `compact` in a separate process that is killed by SIGKILL after every so many seconds and
+restarted at once until the stage is finished. Two figures for each interval: the share of the steps
+taken that are kept in the end (what TorchFT calls committed), and the share of the time that they
+took undisturbed (which also counts a restart's start-up as lost).
 
     python benchmarks/goodput.py --intervals 15 30 60 120
 """
@@ -27,7 +27,7 @@ from workflows.artifacts import run_folder, samples
 from workflows.training import local
 from workflows.training.job import Job
 
-_SPAWN = multiprocessing.get_context("spawn")  # a restart loads everything anew
+_SPAWN = multiprocessing.get_context("spawn")  # a restart loads everything again
 
 
 def main() -> None:

@@ -166,7 +166,7 @@ def _mel_error(original: np.ndarray, decoded: np.ndarray) -> float:
         front(torch.from_numpy(pcm[None, :length].astype(np.float32) / 32768))
         for pcm in (original, decoded)
     )
-    return float((before - after).abs().mean()) * config.deviation_db
+    return float((before - after).abs().mean() * front.deviation_db[0])
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Commit:
 
 
 OnCommit = Callable[[Commit], None]
-"""Called with each new checkpoint, in a thread of its own."""
+"""Called with each new checkpoint, in a separate thread."""
 
 
 class StagedTensors:

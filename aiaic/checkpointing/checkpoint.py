@@ -1,9 +1,9 @@
-"""Checkpoints: folders that explain themselves and are safe to load.
+"""Checkpoints: self-describing folders that are safe to load.
 
-A checkpoint is ``checkpoint.json`` (:class:`Record`), ``model.safetensors`` (the whole model with
-averaged weights: what evaluation and the next stage read), ``training.safetensors`` (raw weights
-and optimizer moments: what a resume reads besides) and ``timings.json`` (how fast it went: the only
-file that differs each time). No file is a pickle.
+A checkpoint consists of ``checkpoint.json`` (:class:`Record`), ``model.safetensors`` (the whole
+model with averaged weights, read by evaluation and the next stage), ``training.safetensors`` (raw
+weights and optimizer moments, also needed to resume) and ``timings.json`` (throughput; the only
+file that differs between identical runs). No file is a pickle.
 """
 
 import dataclasses
@@ -26,17 +26,17 @@ from aiaic import config
 FORMAT_VERSION = 3
 _READABLE = (2, 3)
 RECORD = "checkpoint.json"
-"""File that makes a folder a checkpoint; written last."""
+"""The file whose presence makes a folder a checkpoint; written last."""
 MODEL = "model.safetensors"
-"""File of the averaged weights of the whole model."""
+"""The file of the whole model with averaged weights."""
 _TRAINING = "training.safetensors"
-_DIGEST = "sha256"  # of the record itself, within it
+_DIGEST = "sha256"  # key of the record's own checksum
 TIMINGS = "timings.json"
-"""File of :class:`Timings`."""
+"""The file of :class:`Timings`."""
 
 
 class DamagedError(ValueError):
-    """A checkpoint is not what was written."""
+    """A checkpoint's files are missing, or differ from what was written."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,14 +52,14 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """What a checkpoint is, beside its weights."""
+    """The description of a checkpoint."""
 
     stage: int
     step: int
     recipe: dict[str, Any]
     """The whole configuration as plain JSON."""
     manifest_digest: str
-    """SHA-256 of the manifest of the shards it was trained on."""
+    """SHA-256 of the manifest of the training shards."""
     split: str
     init: Origin | None
     metrics: dict[str, float]
@@ -68,11 +68,11 @@ class Record:
     """All metrics reported so far, one object per reported step."""
     versions: dict[str, str]
     precision: str = ""
-    """In which it was computed: ``fp32`` or ``bf16``."""
+    """``fp32`` or ``bf16``."""
     pending: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Sums of the terms since the last point of the curves, and over how many ``samples``."""
+    """Sums of the loss terms since the last point of the curves, and the count of ``samples``."""
     ledger: int = 0
-    """Sum of a hash of all (step, sample) that were trained on: see
+    """Sum of a hash of each (step, sample) trained on: see
     :func:`aiaic.loading.sampler.ledger`."""
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     """SHA-256 of each weight file."""
@@ -84,10 +84,10 @@ class Timings:
     """How a stage's time was spent, over all attempts that led to a checkpoint."""
 
     begun_unix_s: float
-    """When the stage was begun for the first time."""
+    """When the stage was first started."""
     trained_s: float = 0.0
-    """Time of the steps that this checkpoint holds, with its validations; what a crash has lost,
-    restarts and waiting are the rest of the time since then."""
+    """Time spent on the steps that this checkpoint includes, and on their validations. The rest of
+    the time since the start was lost to crashes, restarts and waiting."""
     rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
     """Throughput at each report, one object per reported step."""
 
@@ -135,12 +135,12 @@ def write(
     """Write a checkpoint into ``folder``, the record last.
 
     Raises:
-        OSError: the disk takes no more, or fails.
+        OSError: the disk is full, or fails.
     """
     for name, tensors in ((MODEL, model), (_TRAINING, training)):
         try:
             save_file(_contiguous(tensors), folder / name)
-        except SafetensorError as error:  # as which it tells of a full disk
+        except SafetensorError as error:  # which it also raises for a full disk
             raise OSError(f"checkpoint '{folder}': {name} cannot be written: {error}") from None
     if timings is not None:
         (folder / TIMINGS).write_text(json.dumps(config.to_json(timings)))
@@ -148,19 +148,19 @@ def write(
 
 
 def write_record(folder: Path, record: Record, names: Sequence[str]) -> None:
-    """Write the record of a folder that holds the files ``names``: last, with their checksums."""
+    """Write the record with the checksums of the files ``names``; the last file to be written."""
     whole = dataclasses.replace(record, files={name: _sha256(folder / name) for name in names})
     values = config.to_json(whole)
     (folder / RECORD).write_text(_text(values | {_DIGEST: _digest(values)}))
 
 
 def read_record(folder: Path) -> Record:
-    """Read what a checkpoint says of itself.
+    """Read a checkpoint's record.
 
     Raises:
-        FileNotFoundError: ``folder`` is no checkpoint.
+        FileNotFoundError: ``folder`` is not a checkpoint.
         DamagedError: the record is damaged.
-        ValueError: it is of another format version.
+        ValueError: it has another format version.
     """
     path = folder / RECORD
     if not path.is_file():
@@ -172,7 +172,7 @@ def read_record(folder: Path) -> Record:
         raise DamagedError(f"checkpoint '{folder}': {RECORD} is damaged") from None
     if version not in _READABLE:
         raise ValueError(
-            f"checkpoint '{folder}' has format {version}, this program reads {FORMAT_VERSION}"
+            f"checkpoint '{folder}' has format {version}, this version reads {FORMAT_VERSION}"
         )
     digest = values.pop(_DIGEST, None)
     if version == FORMAT_VERSION and digest != _digest(values):
@@ -181,10 +181,10 @@ def read_record(folder: Path) -> Record:
 
 
 def read_timings(folder: Path) -> Timings | None:
-    """How its time was spent; None where that is not known."""
+    """Read a checkpoint's timings; None if they are missing or damaged."""
     try:
         return config.from_json(Timings, json.loads((folder / TIMINGS).read_text()))
-    except (FileNotFoundError, ValueError):  # nothing is computed from them
+    except (FileNotFoundError, ValueError):  # only shown to people
         return None
 
 
@@ -192,8 +192,8 @@ def verify(folder: Path) -> None:
     """Check a checkpoint's files against their checksums.
 
     Raises:
-        DamagedError: the record cannot be read, or a file is missing or damaged; it is named.
-        ValueError: the record is of another format version.
+        DamagedError: the record cannot be read, or a file is missing or damaged; names the file.
+        ValueError: the record has another format version.
     """
     try:
         record = read_record(folder)
@@ -204,7 +204,7 @@ def verify(folder: Path) -> None:
 
 
 def read_model(folder: Path) -> dict[str, Tensor]:
-    """The model weights (averaged), checked against their checksum.
+    """Read the averaged model weights, verified against their checksum.
 
     Raises:
         DamagedError: the file is missing or damaged.
@@ -213,7 +213,7 @@ def read_model(folder: Path) -> dict[str, Tensor]:
 
 
 def read_training(folder: Path) -> dict[str, Tensor]:
-    """Raw weights and optimizer moments, checked against their checksum.
+    """Read raw weights and optimizer moments, verified against their checksum.
 
     Raises:
         DamagedError: the file is missing or damaged.
@@ -227,22 +227,22 @@ def model_sha256(folder: Path) -> str:
 
 
 def commit(final: Path, fill: Callable[[Path], object]) -> Path:
-    """Fill a temporary folder and rename it to ``final``: it is there whole or not at all.
+    """Fill a temporary folder and rename it to ``final``, atomically.
 
-    Also after the power has failed: files are on disk before the name is.
+    Also safe against power failure: files are synced to disk before the rename.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = final.with_name(f".{final.name}-{secrets.token_hex(4)}")
-    partial.mkdir()  # not mkdtemp: others who share the storage may read it
+    partial.mkdir()  # not mkdtemp, which would keep other users from reading it
     try:
         fill(partial)
         for path in (*partial.iterdir(), partial):
-            _to_disk(path)
-        if final.exists():  # the same step, saved once more after a restart
+            _sync(path)
+        if final.exists():  # the same step, saved again after a restart
             (final / RECORD).unlink(missing_ok=True)
             shutil.rmtree(final)
         partial.replace(final)
-        _to_disk(final.parent)
+        _sync(final.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -250,7 +250,7 @@ def commit(final: Path, fill: Callable[[Path], object]) -> Path:
 
 
 def sweep(stage_folder: Path) -> None:
-    """Delete what killed processes have left of checkpoints that they were writing or deleting."""
+    """Delete incomplete checkpoints that killed processes were writing or deleting."""
     for left in stage_folder.glob(".step-*"):
         shutil.rmtree(left, ignore_errors=True)
     for folder in stage_folder.glob("step-*"):
@@ -259,7 +259,7 @@ def sweep(stage_folder: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of libraries that results depend on."""
     return {"torch": torch.__version__, "cuda": str(torch.version.cuda)}
 
 
@@ -279,7 +279,7 @@ def _check(folder: Path, name: str, expected: str | None) -> None:
         )
 
 
-def _to_disk(path: Path) -> None:
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -131,6 +131,6 @@ def _encode_batch(networks: Networks, batch: Batch, seed: int) -> Iterator[tuple
         seeds = [key_seed(seed, f"{name}/{key}") for key in batch.keys]
         sounds[name] = add_noise(clean, snr_db, seeds)
     for name, waveform in sounds.items():
-        semantics, audible = networks.model.hear(waveform)
+        semantics, audible = networks.model.encode_sound(waveform)
         yield name, semantics
         yield f"{name} audible", audible

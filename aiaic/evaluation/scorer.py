@@ -161,7 +161,7 @@ class _BatchScorer:
         if networks.audio_trained and fitting:
             assert self.batch.waveform is not None
             silence = torch.zeros_like(to_float(self.batch.waveform[fitting]))
-            yield self._task(SILENT, fitting, *networks.model.hear(silence))
+            yield self._task(SILENT, fitting, *networks.model.encode_sound(silence))
 
     def _task(
         self,

@@ -160,7 +160,7 @@ class Colorizer:
         sound = as_sound(waveform)
         if sample_rate_hz is not None and sample_rate_hz != audio.sample_rate_hz:
             sound = resample(sound, sample_rate_hz, audio.sample_rate_hz)
-        return self.model.hear(loudest_window(sound, audio.samples)[None].to(self.device))
+        return self.model.encode_sound(loudest_window(sound, audio.samples)[None].to(self.device))
 
 
 def predict(

@@ -108,7 +108,7 @@ class SemanticsTrack:
             nothing = torch.zeros(model.config.semantics, device=device)
             return SoundCue(semantics=nothing, presence=0.0)
         window = fit_length(as_sound(waveform), model.config.audio.samples)
-        semantics, present = model.hear(window[None].to(device))
+        semantics, present = model.encode_sound(window[None].to(device))
         found = torch.where(present[:, None], semantics, 0.0)[0]
         return SoundCue(semantics=found, presence=float(present[0]))
 

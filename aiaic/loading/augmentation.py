@@ -1,7 +1,7 @@
-"""Sounds as training hears them: shifted, mixed with another clip's, with parts masked.
+"""Augmentation of sounds in training: shifting, mixing with another clip's sound, masking.
 
-What happens to a sample follows from its uniform draws alone, so it is the same on any number of
-workers. Sounds are shifted and mixed as they are loaded, spectrograms are masked on the device.
+What happens to a sample follows only from its uniform draws, so it is the same on any number of
+workers. Sounds are shifted and mixed when they are loaded; spectrograms are masked on the device.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ _FULL_SCALE = 32767
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentationConfig:
-    """What training does to sounds; evaluation does none of it."""
+    """Augmentation of sounds in training; evaluation uses none."""
 
     shift: bool = True
     """Use a random part of a long sound, and start a short sound at a random moment."""
@@ -35,15 +35,15 @@ class AugmentationConfig:
     def __post_init__(self) -> None:
         for name in ("p_mix", "mask_time_share", "mask_mel_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"augmentation.{name} is a share: give 0 to 1")
+                raise ValueError(f"augmentation.{name} must be between 0 and 1")
         if self.mix_snr_low_db > self.mix_snr_high_db:
-            raise ValueError("augmentation.mix_snr_low_db is over mix_snr_high_db: change one")
+            raise ValueError("augmentation.mix_snr_low_db must not exceed mix_snr_high_db")
 
 
 def mix(own: NDArray[np.int16], other: NDArray[np.int16], snr_db: float) -> NDArray[np.int16]:
-    """``own`` [t] with ``other`` [t], whose level is ``snr_db`` below its own; clipped.
+    """Add ``other`` [t] to ``own`` [t] at ``snr_db`` below its level; clipped to 16 bits.
 
-    A sound without level is left as it is.
+    Where either of them is all zeros, ``own`` is returned unchanged.
     """
     first, second = own.astype(np.float32), other.astype(np.float32)
     level, disturbance = (np.sqrt(np.mean(np.square(x))) for x in (first, second))
@@ -60,13 +60,13 @@ def mask_spectrogram(
     mel: tuple[Float[Tensor, " b"], Float[Tensor, " b"]],
     augmentation: AugmentationConfig,
 ) -> Float[Tensor, "b 1 mels frames"]:
-    """Set one span of time and one of mel bands to the mean, 0.
+    """Set one span of time and one span of mel bands to the mean, 0.
 
     Args:
         log_mel: normalized.
-        time: two uniform draws in [0, 1) for each sample: how wide the span is, and where.
-        mel: the like.
-        augmentation: the greatest widths.
+        time: two uniform draws in [0, 1) for each sample: the span's width and position.
+        mel: likewise for the span of mel bands.
+        augmentation: the largest widths.
     """
     _, _, mels, frames = log_mel.shape
     hidden = _span(frames, augmentation.mask_time_share, *time)[:, None, None, :]
@@ -74,9 +74,9 @@ def mask_spectrogram(
     return log_mel.masked_fill(hidden, 0.0)
 
 
-def _span(length: int, share: float, width: Tensor, place: Tensor) -> Tensor:
-    """Which of ``length`` places a span covers, for each sample."""
+def _span(length: int, share: float, width: Tensor, position: Tensor) -> Tensor:
+    """Which of ``length`` positions a span covers, for each sample."""
     widths = width * share * length
-    begin = place * (length - widths)
+    start = position * (length - widths)
     index = torch.arange(length, device=width.device)[None] + 0.5
-    return (index >= begin[:, None]) & (index < (begin + widths)[:, None])
+    return (index >= start[:, None]) & (index < (start + widths)[:, None])

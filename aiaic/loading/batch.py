@@ -1,4 +1,4 @@
-"""What the loader hands to a stage: pictures and sounds of one step, with their random numbers."""
+"""The input of a stage: pictures and sounds of one step, with their random numbers."""
 
 import dataclasses
 import enum
@@ -34,46 +34,46 @@ class Draw(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The samples of one step that one worker owns; the global batch may be spread over several.
+    """One worker's samples of a step; the global batch may be spread over several workers.
 
-    Every random decision about a sample is taken from ``draws``, which depend on (seed, epoch,
-    sample) alone, so a step is the same on any number of workers.
+    Every random decision about a sample is taken from ``draws``, which depend only on (seed, epoch,
+    sample), so a step is the same on any number of workers.
     """
 
     keys: tuple[str, ...]
     """Sample ids, unique in the shard set."""
     video: Int64[Tensor, " b"]
-    """A hash of the video id: clips of one video are never negatives of each other."""
+    """Hash of the video id: clips of one video are never negatives of each other."""
     position: Int64[Tensor, " b"]
-    """Place of each sample in the global batch, 0 to ``global_size`` - 1."""
+    """Position of each sample in the global batch, 0 to ``global_size`` - 1."""
     picture: UInt8[Tensor, "b 3 h w"]
-    """sRGB, the whole batch at one size, as in the file: :func:`mirrored` flips."""
+    """sRGB, all of one size, oriented as in the file; see :func:`mirrored`."""
     other_picture: UInt8[Tensor, "b 3 h w"] | None = None
-    """Another frame of each clip, the same one where there is no other; None if the stage needs
+    """Another frame of each clip, or the same one if it has no other; None if the stage needs
     none."""
     waveform: Int16[Tensor, "b t"] | None
-    """Mono sound, full scale 32,768; zeros where there is none. None if the stage needs none."""
+    """Mono sound, full scale 32,768; zeros for missing sound. None if the stage needs none."""
     has_sound: Bool[Tensor, " b"]
-    """Whether the clip has usable sound (it exists and is not under -60 dBFS)."""
+    """Whether the clip has usable sound (it exists and is at least -60 dBFS)."""
     draws: Float[Tensor, "b 19"]
-    """Uniform numbers in [0, 1), columns as in :class:`Draw`."""
+    """Uniform numbers in [0, 1); columns as in :class:`Draw`."""
     global_size: int
     """Number of samples in the global batch, over all workers."""
     ledger: int = 0
     """Sum of :func:`aiaic.loading.sampler.ledger_entry` over these samples, modulo 2**63; 0 in
-    evaluation. Summed over steps and workers it proves that no sample was lost or seen twice."""
+    evaluation. Summed over steps and workers, it proves that no sample was lost or seen twice."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def draw(self, which: Draw) -> Float[Tensor, " b"]:
-        """The uniform numbers for one decision."""
+        """The uniform numbers for one random decision."""
         return self.draws[:, which]
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its tensors on ``device``, pictures in the layout that suits it.
+        """The same batch with its tensors on ``device``, pictures in the fastest memory format.
 
-        The loader's pictures are ``channels_last``. So they stay on GPUs; on CPUs GroupNorm is
+        The loader's pictures are ``channels_last``, which is kept on GPUs; on CPUs GroupNorm is
         several times slower in this format.
         """
         moved = {
@@ -87,10 +87,10 @@ class Batch:
 
 
 def mirrored(batch: Batch, *, flip: bool) -> Batch:
-    """The batch with those of its pictures mirrored whose draw says so; as it is without ``flip``.
+    """The batch with those pictures mirrored whose draws say so; unchanged if not ``flip``.
 
-    Done on the device: in memory order, as a decoding thread would have to, a mirrored copy takes
-    two thirds of the time of decoding. ``other_picture`` is never mirrored.
+    Done on the device: a decoding thread, which must copy in memory order, would spend two thirds
+    of the time of decoding on it. ``other_picture`` is never mirrored.
     """
     if not flip:
         return batch

@@ -1,4 +1,4 @@
-"""Bytes of a shard -> squares of pictures and windows of sound, as numpy arrays."""
+"""Decodes bytes of a shard into square pictures and windows of sound, as numpy arrays."""
 
 import numpy as np
 import simplejpeg
@@ -11,14 +11,20 @@ _SAMPLE_BYTES = 2
 
 
 def decode_picture(jpeg: bytes) -> NDArray[np.uint8]:
-    """sRGB, [h w 3]."""
+    """Decode a JPEG to sRGB, [h w 3]."""
     return simplejpeg.decode_jpeg(jpeg, "RGB")
 
 
 def crop(rgb: NDArray[np.uint8], size: int, x: float, y: float) -> NDArray[np.uint8]:
-    """Resize the short side to ``size`` and take the square at (x, y) in [0, 1) of what is left.
+    """Resize the short side to ``size`` and crop a square.
 
-    A view where nothing is resized: whoever keeps it copies the rows of the crop alone.
+    A view of ``rgb`` if no resizing is needed, so that only the rows of the crop need be copied.
+
+    Args:
+        rgb: [h w 3].
+        size: side of the square in pixels.
+        x: horizontal position of the square, in [0, 1).
+        y: vertical position, in [0, 1).
     """
     height, width = rgb.shape[:2]
     if min(height, width) != size:
@@ -31,26 +37,26 @@ def crop(rgb: NDArray[np.uint8], size: int, x: float, y: float) -> NDArray[np.ui
 
 
 def resize(rgb: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """The whole picture at another size, bicubic."""
+    """Resize a whole picture [h w 3] (bicubic)."""
     if rgb.shape[:2] == (height, width):
         return rgb
     return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def sound_range(stored: Range, needed: int, at: float) -> Range:
-    """The bytes of a stored sound that have to be read for a window of ``needed`` samples.
+    """The bytes of a stored sound to read for a window of ``needed`` samples.
 
     Args:
         stored: (offset, size) of its 16-bit samples.
-        needed: samples.
-        at: where the window lies, in [0, 1); a short sound is read whole.
+        needed: length of the window in samples.
+        at: position of the window, in [0, 1); a sound that is too short is read whole.
 
     Raises:
-        ValueError: it has no samples.
+        ValueError: the sound has no samples.
     """
     offset, size = stored
     if size <= 0:
-        raise ValueError("the index gives it a sound of no samples; see 'aiaic verify'")
+        raise ValueError("its sound has no samples according to the index: run 'aiaic verify'")
     left = size // _SAMPLE_BYTES - needed
     if left <= 0:
         return stored
@@ -58,19 +64,19 @@ def sound_range(stored: Range, needed: int, at: float) -> Range:
 
 
 def window(pcm: bytes, needed: int, at: float, *, roll: bool) -> NDArray[np.int16]:
-    """What :func:`sound_range` has given, as ``needed`` samples; a view of them where they suffice.
+    """Turn the bytes of :func:`sound_range` into ``needed`` samples; a view if their number fits.
 
     Args:
         pcm: 16-bit samples, little endian.
-        needed: samples.
+        needed: length of the window in samples; a shorter sound is repeated.
         at: how far a short sound is rotated, in [0, 1).
-        roll: whether it is; it is repeated in any case.
+        roll: whether a short sound is rotated.
 
     Raises:
-        ValueError: there is no sample, or half of one.
+        ValueError: there are no bytes, or an odd number of them.
     """
     if not pcm or len(pcm) % _SAMPLE_BYTES:
-        raise ValueError(f"a sound of {len(pcm)} bytes is none of 16-bit samples")
+        raise ValueError(f"{len(pcm)} bytes are not a sound of 16-bit samples")
     sound = np.frombuffer(pcm, "<i2")
     if len(sound) == needed:
         return sound

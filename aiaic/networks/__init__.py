@@ -1,1 +1,1 @@
-"""Networks: tensors in, tensors out; no device, rank, file, logger or global random state."""
+"""Networks take and return tensors: no device, rank, file, logger or global random state."""

@@ -1,4 +1,4 @@
-"""What a colorizer's backbone offers, and how one is found by name."""
+"""The interface of a colorizer's backbone, and the registry of backbones."""
 
 import dataclasses
 import importlib
@@ -38,26 +38,28 @@ class GuidedFeature:
 
 
 class Backbone(nn.Module, ABC):
-    """Turns lightness into chroma; knows nothing of guidance but where it may be put.
+    """Turns lightness into chroma; knows only where guidance may be applied.
 
-    ``guided`` lists the feature maps that may be guided, the deepest first. :meth:`decode` calls
-    ``guide(level, features)`` once for each of them, in that order, and goes on with the result.
+    ``guided`` lists the feature maps that may be guided, deepest first. :meth:`decode` calls
+    ``guide(level, features)`` once for each of them, in that order, and continues with the result.
     """
 
     guided: tuple[GuidedFeature, ...]
 
     def load_pretrained(self, state: State) -> None:
-        """Take over pretrained weights.
+        """Load pretrained weights.
 
         Raises:
-            ValueError: they do not fit, or this backbone takes none.
+            ValueError: they do not fit, or this backbone accepts none.
         """
         del state
-        raise ValueError("this backbone takes no pretrained weights: unset model.backbone.weights")
+        raise ValueError(
+            "this backbone accepts no pretrained weights: unset model.backbone.weights"
+        )
 
     @abstractmethod
     def encode(self, L: Float[Tensor, "b 1 h w"]) -> list[Tensor]:
-        """Features of lightness normalized to [-1, 1], the finest first."""
+        """Features of lightness normalized to [-1, 1], finest first."""
 
     @abstractmethod
     def decode(self, features: list[Tensor], guide: Guide) -> Float[Tensor, "b 2 hh ww"]:
@@ -70,15 +72,15 @@ _BACKBONES: dict[str, Callable[[BackboneConfig], Backbone]] = {}
 def register(
     name: str,
 ) -> Callable[[Callable[[BackboneConfig], Backbone]], Callable[[BackboneConfig], Backbone]]:
-    """Decorator that makes a backbone known by ``name``.
+    """Decorator that registers a backbone under ``name``.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is already registered.
     """
 
     def add(build: Callable[[BackboneConfig], Backbone]) -> Callable[[BackboneConfig], Backbone]:
         if name in _BACKBONES:
-            raise ValueError(f"a backbone named '{name}' is registered already")
+            raise ValueError(f"a backbone named '{name}' is already registered")
         _BACKBONES[name] = build
         return build
 
@@ -86,29 +88,29 @@ def register(
 
 
 def build(backbone: BackboneConfig) -> Backbone:
-    """Build a registered backbone, or one's own by ``module:Class``.
+    """Build a registered backbone, or a custom one given as ``module:Class``.
 
     Raises:
-        ValueError: no backbone has that name, or the class is no backbone.
+        ValueError: no backbone has that name, or the class is not a backbone.
     """
     if ":" in backbone.name:
-        return _own(backbone.name)(backbone)
+        return _custom(backbone.name)(backbone)
     if backbone.name not in _BACKBONES:
         known = ", ".join(sorted(_BACKBONES))
         raise ValueError(
             f"unknown backbone '{backbone.name}'; known: {known} "
-            "(one's own: module:Class, with the module on PYTHONPATH)"
+            "(or module:Class for a custom one, with the module on PYTHONPATH)"
         )
     return _BACKBONES[backbone.name](backbone)
 
 
-def _own(name: str) -> Callable[[BackboneConfig], Backbone]:
+def _custom(name: str) -> Callable[[BackboneConfig], Backbone]:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"backbone '{name}': {error}; is it on PYTHONPATH?") from None
-    # A name may come from a checkpoint's configuration: nothing but a backbone is ever called.
+    # The name may come from a checkpoint's configuration: only backbones are ever called.
     if not (isinstance(found, type) and issubclass(found, Backbone)):
-        raise ValueError(f"backbone '{name}' is no subclass of aiaic.networks.backbone.Backbone")
+        raise ValueError(f"backbone '{name}' is not a subclass of aiaic.networks.backbone.Backbone")
     return cast(Callable[[BackboneConfig], Backbone], found)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with at most 8 groups that divide the channels."""
+    """GroupNorm with up to 8 groups, as many as divide the channels."""
     return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
@@ -20,7 +20,7 @@ class ConvBlock(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """A ConvBlock around a shortcut."""
+    """A ConvBlock with a shortcut around it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

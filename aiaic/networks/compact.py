@@ -1,7 +1,7 @@
 """``compact``: a small U-Net for CPUs, tests and the demo.
 
-Chroma of natural scenes is smooth, and a step's time goes into the finest feature maps. So
-lightness is folded into channels (pixel unshuffle), all convolutions run at a quarter of the
+Chroma of natural scenes is smooth, and most of a step's time is spent on the finest feature maps.
+So lightness is folded into channels (pixel unshuffle), all convolutions run at a quarter of the
 resolution or less, skips are added rather than concatenated, and chroma is unfolded to half the
 resolution.
 """

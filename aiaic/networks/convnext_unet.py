@@ -18,8 +18,8 @@ _STAGES = ((0, 1), (2, 3), (4, 5), (6, 7))  # torchvision's blocks: downsampling
 class ConvNeXtTinyUNet(Backbone):
     """Torchvision's ConvNeXt-Tiny (Liu et al. 2022), one input channel.
 
-    Its LayerNorm looks at one sample, so that it is the same with and without loaded weights.
-    Stochastic depth is off: it would draw from a random state that depends on the worker.
+    Its LayerNorm sees one sample at a time, so that the network is the same with and without loaded
+    weights. Stochastic depth is off: it would draw from a random state that depends on the worker.
     """
 
     def __init__(self, backbone: BackboneConfig) -> None:

@@ -1,4 +1,4 @@
-"""Encoders of scene semantics: from a colour picture, and from a sound."""
+"""Encoders of scene semantics, from a colour picture and from sound."""
 
 import dataclasses
 from typing import Literal
@@ -37,7 +37,7 @@ class SceneEncoder(nn.Module):
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Args:
-        rgb: sRGB in [0, 1]; brought to the encoder's size.
+        rgb: sRGB in [0, 1]; resized to the encoder's size.
         """
         size = (self.size_px, self.size_px)
         if rgb.shape[-2:] != size:
@@ -45,7 +45,7 @@ class SceneEncoder(nn.Module):
         return _unit(self.trunk(2 * rgb - 1))
 
     def load_pretrained(self, state: State) -> None:
-        """Take over pretrained weights of the trunk; see :func:`_load`."""
+        """Load pretrained weights of the trunk; see :func:`_load`."""
         _load(self.trunk, state)
 
 
@@ -68,18 +68,18 @@ class AudioEncoder(nn.Module):
         return _unit(self.trunk(log_mel))
 
     def load_pretrained(self, state: State) -> None:
-        """Take over pretrained weights of the trunk; see :func:`_load`."""
+        """Load pretrained weights of the trunk; see :func:`_load`."""
         _load(self.trunk, state)
 
 
 def _load(trunk: nn.Module, state: State) -> None:
-    """Torchvision's weights into a ResNet; its last layer stays random.
+    """Load torchvision's weights into a ResNet; its last layer stays random.
 
     Raises:
-        ValueError: the encoder is none, or the weights are of another architecture.
+        ValueError: the encoder is not a ResNet, or the weights are of another architecture.
     """
     if not isinstance(trunk, ResNet):
-        raise ValueError("the encoder 'compact' takes no pretrained weights: take 'resnet18'")
+        raise ValueError("the encoder 'compact' accepts no pretrained weights: use 'resnet18'")
     last, trunk.fc = trunk.fc, nn.Identity()  # type: ignore[assignment]
     residual.load(trunk, state)
     trunk.fc = last
@@ -103,7 +103,7 @@ def _trunk(encoder: EncoderConfig, *, channels: int, semantics: int) -> nn.Modul
 
 
 class _Pool(nn.Module):
-    """Mean and maximum over space: what is there, and what stands out."""
+    """Mean and maximum over space."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat((x.mean((2, 3)), x.amax((2, 3))), 1)

@@ -1,4 +1,4 @@
-"""Semantic guidance (AdaIN) and Dynamic Semantic Guidance (DSG), put on a colorizer from outside.
+"""Semantic guidance (AdaIN) and Dynamic Semantic Guidance (DSG), added to a colorizer from outside.
 
 Zhao et al., arXiv 2401.13270: ``SG(x, c) = gamma(c) (x - mu(x)) / sigma(x) + beta(c)`` and a
 learned relevance score. How the score is computed and blended is ours:
@@ -66,7 +66,7 @@ class AdaIN(nn.Module):
 
 
 class RelevanceScore(nn.Module):
-    """How well semantics fit a feature map, as a logit."""
+    """How well semantics match a feature map, as a logit."""
 
     def __init__(self, channels: int, semantics: int, guidance: GuidanceConfig) -> None:
         super().__init__()
@@ -109,17 +109,17 @@ class DynamicSemanticGuidance(nn.Module):
 
         Args:
             x: features.
-            semantics: scene semantics; may be anything (NaN too) where not present.
-            present: whether there are semantics at all.
-            logit: a relevance logit found elsewhere (a shared score, or a constant).
+            semantics: scene semantics; any values (even NaN) where not present.
+            present: whether there are semantics.
+            logit: a relevance logit computed elsewhere (a shared score or a constant).
 
         Returns:
             Features of the same shape, bit for bit ``x`` where not present, and the relevance logit
             (only meaningful where present).
         """
-        # NaN times zero is NaN, in gradients too: stand-ins are replaced before they are used.
+        # NaN times zero is NaN, also in gradients: placeholders are replaced before they are used.
         semantics = torch.where(present[:, None], semantics, torch.zeros_like(semantics))
-        # Entries of unit vectors are small; at unit variance the layers behind learn faster.
+        # Entries of unit vectors are small; at unit variance the following layers learn faster.
         semantics = semantics * semantics.shape[1] ** 0.5
         if logit is None:
             assert self.score is not None

@@ -1,4 +1,4 @@
-"""The colorizer with its guidance, and the whole model."""
+"""The colorizer with its guidance, and the whole model with all encoders."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -42,14 +42,15 @@ class ModelConfig:
     audio: AudioConfig = AudioConfig()
     """Audio front end."""
     semantics: int = 64
-    """Size of the space of scene semantics."""
+    """Dimension of the space of scene semantics."""
     scene_px: int = 64
     """Side of the square picture that the scene encoder sees."""
 
     def architecture(self) -> dict[str, Any]:
-        """The dotted keys that decide names and shapes of weights.
+        """The dotted keys that determine names and shapes of weights.
 
-        Of pretrained weights it matters whether there are any: those with BatchNorm keep it.
+        Of pretrained weights only their presence counts: it decides between frozen BatchNorm and
+        GroupNorm.
         """
         keys = config.dotted_keys(config.to_json(self))
         keys |= {key: v is not None for key, v in keys.items() if key.endswith(".weights")}
@@ -87,7 +88,7 @@ class Colorizer(nn.Module):
         )
 
     def scores(self) -> nn.ModuleList:
-        """The learned relevance scores of all levels that have one of their own."""
+        """The learned relevance scores of all levels that have their own."""
         guidance = cast(Iterable[DynamicSemanticGuidance], self.guidance.values())
         return nn.ModuleList(level.score for level in guidance if level.score is not None)
 
@@ -103,9 +104,9 @@ class Colorizer(nn.Module):
 
         Args:
             L: lightness in [0, 100].
-            semantics: unit vectors of scene semantics; anything where not present.
+            semantics: unit vectors of scene semantics; any values where not present.
             present: whether there are semantics.
-            always_relevant: hold the relevance at 1, whatever the configuration says.
+            always_relevant: hold the relevance at 1, overriding the configuration.
 
         Returns:
             ``ab / 110``, and the relevance *logit* at each guided level.
@@ -131,7 +132,7 @@ class Colorizer(nn.Module):
 
 
 class Model(nn.Module):
-    """Colorizer, scene encoder and audio encoder: the whole of what a checkpoint holds."""
+    """Colorizer, scene encoder and audio encoder: everything that a checkpoint contains."""
 
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
@@ -140,29 +141,29 @@ class Model(nn.Module):
         self.scene = SceneEncoder(model.scene, model.semantics, model.scene_px)
         self.audio = AudioEncoder(model.sound, model.audio, model.semantics)
 
-    def hear(
+    def encode_sound(
         self, waveform: Float[Tensor, "b t"]
     ) -> tuple[Float[Tensor, "b d"], Bool[Tensor, " b"]]:
-        """Scene semantics of sounds in [-1, 1], and whether each is loud enough to be one."""
+        """Scene semantics of sounds in [-1, 1], and whether each is loud enough to count."""
         return self.audio(waveform), ~is_silent(waveform)
 
 
 def build_model(model: ModelConfig, seed: int) -> Model:
-    """Build a model with random weights that depend on ``seed`` alone."""
+    """Build a model with random weights that depend only on ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Model(model)
 
 
 def load_pretrained(model: Model, read: ReadWeights = pretrained.read) -> None:
-    """Load all weights that the configuration names; for the start of a run alone.
+    """Load all pretrained weights that the configuration names, when a run starts.
 
     Args:
         model: with random weights.
-        read: gives the state dict that a name in the configuration stands for.
+        read: returns the state dict that a name in the configuration stands for.
 
     Raises:
-        ValueError, FileNotFoundError: there are no such weights, or they do not fit.
+        ValueError, FileNotFoundError: the weights do not exist, or do not fit.
     """
     parts = {
         "backbone": (model.config.backbone.weights, model.colorizer.backbone),

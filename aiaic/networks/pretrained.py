@@ -1,4 +1,4 @@
-"""Pretrained weights: torchvision's by the name of their enum, anyone's by file."""
+"""Pretrained weights: torchvision's by the name of their enum, others by file."""
 
 import struct
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from torchvision.models import WeightsEnum, get_weight
 
 State = Mapping[str, Tensor]
 ReadWeights = Callable[[str], State]
-"""What ``weights`` names in a configuration -> a state dict."""
+"""Returns the state dict for a ``weights`` setting of a configuration."""
 
 _DAMAGE = (  # what torch's restricted unpickler raises on damaged files
     SafetensorError, UnpicklingError, RuntimeError, EOFError, LookupError, AssertionError,
@@ -21,16 +21,16 @@ _DAMAGE = (  # what torch's restricted unpickler raises on damaged files
 )  # fmt: skip
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
-"""Of files of weights; everything else is taken for a torchvision enum."""
+"""Suffixes of weight files; any other name is taken for a torchvision enum."""
 
 
 def read(weights: str) -> State:
-    """A state dict from a local file or a torchvision enum such as
-    ``ResNet34_Weights.IMAGENET1K_V1``, which torchvision downloads.
+    """Read a state dict from a local file, or download torchvision's for an enum such as
+    ``ResNet34_Weights.IMAGENET1K_V1``.
 
     Raises:
-        FileNotFoundError: there is no file of that name.
-        ValueError: the file holds no plain state dict, or torchvision has no such weights.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a plain state dict, or torchvision has no such weights.
     """
     if weights.endswith(SUFFIXES):
         return _read_file(Path(weights), weights)
@@ -38,10 +38,10 @@ def read(weights: str) -> State:
 
 
 def find(weights: str) -> WeightsEnum:
-    """Torchvision's entry of an enum's name; nothing is downloaded.
+    """Look up torchvision's weights by enum name, without downloading them.
 
     Raises:
-        ValueError: there is none.
+        ValueError: torchvision has no such weights.
     """
     try:
         return get_weight(weights)
@@ -63,7 +63,7 @@ def _read_file(path: Path, weights: str) -> State:
         reason = str(error).split("\n", 1)[0][:200]
         raise ValueError(f"weights '{weights}' cannot be read: {reason}") from None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"weights '{weights}' are no plain state dict of tensors")
+        raise ValueError(f"weights '{weights}' are not a plain state dict of tensors")
     return state
 
 
@@ -72,25 +72,25 @@ def load_trunk(trunk: nn.Module, state: State, *, first: str, classifier: str) -
 
     Args:
         trunk: the network without its classifier.
-        state: named as the trunk names them, classifier and all.
-        first: name of the first convolution's weight; filters for colour are summed over colours
-            and shared out among the trunk's input channels where it has others.
-        classifier: prefix of the classifier's names, which are left out.
+        state: the weights by the trunk's names, including the classifier's.
+        first: name of the first convolution's weight; if the trunk has other input channels, its
+            filters are summed over colours and divided evenly among them.
+        classifier: prefix of the classifier's names, which are skipped.
 
     Raises:
-        ValueError: a weight is missing, superfluous, or has another shape.
+        ValueError: a weight is missing, unexpected, or has another shape.
     """
     own = trunk.state_dict()
-    taken = {
+    used = {
         name: value
         for name, value in state.items()
         if not name.startswith(classifier) and not name.endswith("num_batches_tracked")
     }
-    if first in taken and first in own and taken[first].shape[1] != own[first].shape[1]:
+    if first in used and first in own and used[first].shape[1] != own[first].shape[1]:
         channels = own[first].shape[1]
-        taken[first] = taken[first].sum(1, keepdim=True).expand_as(own[first]) / channels
+        used[first] = used[first].sum(1, keepdim=True).expand_as(own[first]) / channels
     try:
-        trunk.load_state_dict(taken)
+        trunk.load_state_dict(used)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"the weights do not fit: {reason}") from None

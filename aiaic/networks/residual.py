@@ -18,8 +18,8 @@ def resnet(name: ResNetName, *, frozen_norm: bool, channels: int) -> ResNet:
 
     Args:
         name: torchvision's name.
-        frozen_norm: BatchNorm with constant statistics, for weights that bring theirs; otherwise
-            GroupNorm.
+        frozen_norm: use BatchNorm with constant statistics, for pretrained weights that include
+            them; otherwise GroupNorm.
         channels: input channels.
     """
     norm = FrozenBatchNorm2d if frozen_norm else group_norm
@@ -33,7 +33,7 @@ def resnet(name: ResNetName, *, frozen_norm: bool, channels: int) -> ResNet:
 
 
 def load(model: nn.Module, state: State) -> None:
-    """Load torchvision's weights, with the statistics of their BatchNorm for good.
+    """Load torchvision's weights, including the constant statistics of their BatchNorm.
 
     Raises:
         ValueError: they are of another architecture.

@@ -1,4 +1,4 @@
-"""The decoder that the larger backbones share (widths 256-128-64-32-16)."""
+"""The decoder shared by the larger backbones (widths 256-128-64-32-16)."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ _WIDTHS = (256, 128, 64, 32, 16)
 
 
 class UNetDecoder(nn.Module):
-    """Five doublings from 1/32 of the picture to all of it, each joined by what its size offers.
+    """Upsamples five times, from 1/32 of the picture's size to all of it, with skip connections.
 
     Args:
         deepest: channels of the features at 1/32.
-        skips: channels of the features at 1/16, 1/8, 1/4, 1/2 and 1/1; 0 where none are joined.
+        skips: channels of the features at 1/16, 1/8, 1/4, 1/2 and 1/1; 0 for no skip connection.
     """
 
     def __init__(self, deepest: int, skips: Sequence[int]) -> None:
@@ -35,7 +35,7 @@ class UNetDecoder(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor], guide: Guide) -> Float[Tensor, "b 2 h w"]:
-        """Chroma from six feature maps, the finest first; of those not joined the size counts."""
+        """Chroma from six feature maps, finest first; without a skip, only a map's size is used."""
         x = guide(0, features[-1])
         skips = zip(self.up, self.skips, features[-2::-1], strict=True)
         for level, (up, channels, skip) in enumerate(skips, start=1):

@@ -1,5 +1,5 @@
-"""The three stages: what each starts from, what it trains, and its loss.
+"""The three stages: what each one trains, and its losses.
 
-A stage is a module around the whole model. The loop sees stages only through
-:class:`aiaic.stages.base.Stage`; :mod:`aiaic.training.build_stage` makes one by number.
+A stage is a module around the whole model. The loop knows stages only as
+:class:`aiaic.stages.base.Stage`; :mod:`aiaic.training.build_stage` builds one by number.
 """

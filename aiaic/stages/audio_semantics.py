@@ -1,4 +1,4 @@
-"""Stage 2: the audio encoder learns to speak the semantics of pictures."""
+"""Stage 2: the audio encoder learns to predict the scene semantics of the picture."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from aiaic.distributed import gather
 from aiaic.loading.augmentation import AugmentationConfig
 from aiaic.loading.batch import Batch
 from aiaic.networks.model import Model
-from aiaic.stages.base import HearingStage, StageOutput, uncompiled
+from aiaic.stages.base import SoundStage, StageOutput, uncompiled
 
 _MAX_SCALE = 100.0  # as in CLIP: a lower temperature makes training unstable
 
@@ -29,13 +29,13 @@ class Stage2Config:
     info_nce_weight: float = 0.2
     """Weight of the contrastive loss."""
     temperature: float = 0.1
-    """Temperature of the contrastive loss at the start; it is learned."""
+    """Initial temperature of the contrastive loss; it is learned."""
 
 
-class Stage2(HearingStage):
+class Stage2(SoundStage):
     """``Ea`` learns ``f_a -> f_v`` of the same clip, with ``Es`` frozen (arXiv 2401.13270).
 
-    Cosine distillation plus symmetric InfoNCE over the global batch are ours.
+    The losses, cosine distillation plus symmetric InfoNCE over the global batch, are ours.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Stage2(HearingStage):
     def _embed(self, batch: Batch, *, augmented: bool) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             scene = self.model.scene(batch.picture.float() / 255)
-        return self.hear(batch, augmented=augmented), scene
+        return self.encode_sound(batch, augmented=augmented), scene
 
     def _losses(
         self, audio: Tensor, scene: Tensor, all_audio: Tensor, all_scene: Tensor,

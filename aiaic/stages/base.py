@@ -1,4 +1,4 @@
-"""What the loop knows of a stage."""
+"""The interface between the loop and a stage."""
 
 import dataclasses
 import functools
@@ -21,13 +21,13 @@ class StageOutput:
     """A stage's losses, per sample of this worker."""
 
     loss: Float[Tensor, " b"]
-    """What is minimized: its mean over the global batch."""
+    """The loss to minimize; its mean over the global batch is differentiated."""
     terms: dict[str, Float[Tensor, " b"]]
-    """Unweighted terms and other figures for the curves."""
+    """Unweighted loss terms and other values for the curves."""
 
 
 class Function(nn.Module):
-    """A function of tensors as a module without weights, so that it is compiled like a network."""
+    """A function of tensors as a module without weights, to be compiled like a network."""
 
     def __init__(self, function: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Function(nn.Module):
 
 
 def uncompiled(method: Callable[..., StageOutput]) -> Callable[..., StageOutput]:
-    """Decorator of what runs without compilation even where a stage's parts are compiled."""
+    """Decorator for a method that runs uncompiled even if the stage's parts are compiled."""
 
     @functools.wraps(method)
     def run(*arguments: Any) -> StageOutput:
@@ -49,11 +49,11 @@ def uncompiled(method: Callable[..., StageOutput]) -> Callable[..., StageOutput]
 
 
 class Stage(nn.Module, ABC):
-    """A stage around the whole model; parts it does not train are frozen, bit for bit.
+    """A stage around the whole model; the parts that it does not train are frozen exactly.
 
     Args:
         model: the whole model.
-        trained: parts that learn, each with its share of the learning rate.
+        trained: the trained parts, each with its share of the learning rate.
     """
 
     def __init__(self, model: Model, trained: Sequence[tuple[nn.Module, float]]) -> None:
@@ -65,7 +65,7 @@ class Stage(nn.Module, ABC):
             part.requires_grad_(requires_grad=True)
 
     def parameter_shares(self) -> list[tuple[str, nn.Parameter, float]]:
-        """(name, parameter, share of the learning rate) of all that learns."""
+        """(name, parameter, share of the learning rate) of all trained parameters."""
         names = {id(parameter): name for name, parameter in self.named_parameters()}
         return [
             (names[id(parameter)], parameter, share)
@@ -76,9 +76,9 @@ class Stage(nn.Module, ABC):
 
     @abstractmethod
     def tensor_parts(self) -> list[nn.Module]:
-        """The parts that turn tensors of fixed shapes into tensors, and do nothing else.
+        """The parts that may be compiled: pure functions of tensors of fixed shapes.
 
-        No collective, no draw, no look at a value: these may be compiled.
+        They contain no collective, no random draw, and no branch on a value.
         """
 
     def fit_normalization(self, batches: Iterable[Batch]) -> None:
@@ -90,30 +90,30 @@ class Stage(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> StageOutput:
-        """Losses of a training batch; takes part in collectives where there are several workers."""
+        """Losses of a training batch; with several workers, a collective."""
 
     @abstractmethod
     def validate(self, batch: Batch) -> StageOutput:
-        """Losses of a validation batch: no random draws, no other worker, and nothing compiled.
+        """Losses of a validation batch: no random draws, no collectives, not compiled.
 
-        Its batches have other shapes than those of training, each of which would be compiled.
+        Validation batches differ in shape from training batches, and each shape would be compiled.
         """
 
 
-class HearingStage(Stage):
-    """A stage that hears: it normalizes spectrograms by the training sounds, and masks them."""
+class SoundStage(Stage):
+    """A stage that uses sound; normalizes spectrograms by the training sounds, and masks them."""
 
     augmentation: AugmentationConfig
 
     def fit_normalization(self, batches: Iterable[Batch]) -> None:
         log_mel = self.model.audio.log_mel
-        if bool(log_mel.measured):  # by the stage before
+        if bool(log_mel.measured):  # by the previous stage
             return
         device = log_mel.mean_db.device
         log_mel.fit_normalization(_sounds(batch.to(device)) for batch in batches)
 
-    def hear(self, batch: Batch, *, augmented: bool) -> Float[Tensor, "b d"]:
-        """Scene semantics of a batch's sounds; of parts of them in training."""
+    def encode_sound(self, batch: Batch, *, augmented: bool) -> Float[Tensor, "b d"]:
+        """Scene semantics of a batch's sounds, masked if ``augmented``."""
         audio = self.model.audio
         log_mel = audio.log_mel(_sounds(batch))
         if augmented:

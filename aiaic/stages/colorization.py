@@ -1,4 +1,4 @@
-"""Stages 1 and 3: a colorizer guided by the colour picture's semantics, then by the sound's."""
+"""Stages 1 and 3: a colorizer guided by semantics of the colour picture, then of the sound."""
 
 import dataclasses
 import functools
@@ -15,13 +15,13 @@ from aiaic.color import AB_SCALE, rgb_to_lab
 from aiaic.loading.augmentation import AugmentationConfig
 from aiaic.loading.batch import Batch, Draw
 from aiaic.networks.model import Model
-from aiaic.stages.base import Function, HearingStage, Stage, StageOutput, uncompiled
+from aiaic.stages.base import Function, SoundStage, Stage, StageOutput, uncompiled
 from aiaic.stages.condition_dropout import Assigned, assign
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColorizationConfig:
-    """What stages 1 and 3 have in common."""
+    """Settings of stages 1 and 3."""
 
     steps: int
     """Optimizer steps."""
@@ -64,7 +64,7 @@ class Stage3Config(ColorizationConfig):
 
 
 class ColorizationStage(Stage):
-    """The colour loss and the relevance loss, whatever the semantics come from."""
+    """The colour loss and the relevance loss, for semantics from any source."""
 
     settings: ColorizationConfig
 
@@ -113,7 +113,7 @@ class Stage1(ColorizationStage):
         super().__init__(model, settings, [(model.colorizer, 1.0), (model.scene, 1.0)])
         self.scene_view = settings.scene_view
         self.random_view = Function(functools.partial(random_view, size_px=model.scene.size_px))
-        # Fitting pairs alone teach the relevance nothing: it is held at 1 (recipe ``paper``).
+        # Without mismatched pairs the relevance cannot be learned: it is held at 1.
         self.always_relevant = settings.p_mismatch == 0
         if self.always_relevant:
             model.colorizer.scores().requires_grad_(requires_grad=False)
@@ -147,8 +147,8 @@ class Stage1(ColorizationStage):
         return self.losses(batch, own, always_relevant=self.always_relevant)
 
 
-class Stage3(ColorizationStage, HearingStage):
-    """Sound takes the picture's place; the colour picture is no longer seen (arXiv 2401.13270)."""
+class Stage3(ColorizationStage, SoundStage):
+    """Semantics come from sound; the colour picture is no longer used (arXiv 2401.13270)."""
 
     def __init__(
         self, model: Model, settings: Stage3Config, augmentation: AugmentationConfig
@@ -162,7 +162,7 @@ class Stage3(ColorizationStage, HearingStage):
 
     def forward(self, batch: Batch) -> StageOutput:
         assigned = assign(
-            self.hear(batch, augmented=True),
+            self.encode_sound(batch, augmented=True),
             batch.has_sound,
             batch,
             p_missing=self.settings.p_missing,
@@ -172,20 +172,20 @@ class Stage3(ColorizationStage, HearingStage):
 
     @uncompiled
     def validate(self, batch: Batch) -> StageOutput:
-        return self.losses(batch, _own(self.hear(batch, augmented=False), batch.has_sound))
+        return self.losses(batch, _own(self.encode_sound(batch, augmented=False), batch.has_sound))
 
 
 def random_view(
     rgb: UInt8[Tensor, "b 3 h w"], draws: Float[Tensor, "b 19"], size_px: int
 ) -> Float[Tensor, "b 3 s s"]:
-    """Another crop of each picture, in [0, 1]: 60 to 100 % of each side, perhaps mirrored."""
+    """Another crop of each picture, in [0, 1]: 60 to 100 % of each side, half of them mirrored."""
     scale = 0.6 + 0.4 * draws[:, Draw.VIEW_SCALE]
     mirror = torch.where(draws[:, Draw.VIEW_FLIP] < 0.5, -1.0, 1.0)
     left = (1 - scale) * (2 * draws[:, Draw.VIEW_X] - 1)
     top = (1 - scale) * (2 * draws[:, Draw.VIEW_Y] - 1)
-    # Sampled at twice the size and averaged: grid_sample alone would alias.
+    # Sampled at twice the size and averaged, since grid_sample by itself would alias.
     count, side = len(rgb), 2 * size_px
-    # Spelled out: affine_grid's matrix product runs in bf16 under autocast, a pixel beside.
+    # Not by affine_grid, whose matrix product runs in bf16 under autocast and is off by a pixel.
     centres = torch.linspace(-1, 1, side, device=rgb.device) * (side - 1) / side
     x = (scale * mirror)[:, None] * centres + left[:, None]
     y = scale[:, None] * centres + top[:, None]
@@ -199,7 +199,7 @@ def random_view(
 def _colour_loss(
     predicted: Float[Tensor, "b 2 h w"], ab: Float[Tensor, "b 2 h w"], *, beta: float
 ) -> Float[Tensor, " b"]:
-    """The colour loss of predicted ``ab / 110``, in bf16 perhaps, and of true ``ab``."""
+    """The colour loss of predicted ``ab / 110``, which may be bf16, against true ``ab``."""
     return losses.colour(predicted.float(), ab / AB_SCALE, beta)
 
 

@@ -1,4 +1,4 @@
-"""Which semantics a sample is guided by in training: its own, another video's, or none."""
+"""Condition dropout: training guides a sample by its own semantics, another video's, or none."""
 
 import dataclasses
 
@@ -15,15 +15,15 @@ _FITS_COSINE = 0.9
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Assigned:
-    """Semantics as training assigns them."""
+    """Semantics as assigned in training."""
 
     semantics: Float[Tensor, "b d"]
     present: Bool[Tensor, " b"]
     relevant: Bool[Tensor, " b"]
-    """False where they are another video's."""
+    """False if they are another video's."""
     partner_fits: Float[Tensor, " b"] | None
-    """1 where the random partner's semantics nearly equal the sample's own (cosine over 0.9): an
-    estimate of how many mismatches are none."""
+    """1 if the random partner's semantics nearly equal the sample's own (cosine over 0.9): its mean
+    estimates how many mismatched pairs do match."""
 
 
 def assign(
@@ -34,12 +34,12 @@ def assign(
     p_missing: float,
     p_mismatch: float,
 ) -> Assigned:
-    """Drop semantics with ``p_missing``; take another video's with ``p_mismatch``.
+    """Drop semantics with probability ``p_missing``; use another video's with ``p_mismatch``.
 
-    Partners come from the global batch, so the draw is the same on any number of workers. A partner
-    of the same video, or without semantics, is none: the sample keeps its own. Gradients flow into
-    partners too: that is how encoders learn to tell apart what the colours alone need not (two
-    scenes of one palette), without which a misfit cannot be seen.
+    Partners come from the global batch, so they are the same on any number of workers. A sample
+    whose partner is of the same video, or has no semantics, keeps its own. Gradients flow into
+    partners as well: so encoders learn to separate scenes that colours do not (two scenes with one
+    palette); otherwise a mismatch could not be recognized.
     """
     size = batch.global_size
     offset = 1 + (batch.draw(Draw.PARTNER) * (size - 1)).long()

@@ -82,9 +82,9 @@ class StageBatches:
 
     def sounds(self) -> Iterator[Batch]:
         """Fixed sounds for normalization, the same on every worker, spread evenly over training."""
-        heard = [sample for sample in self._train if sample.sound is not None]
-        every = max(1, len(heard) // _NORMALIZATION_SOUNDS)
-        return self._loader.evaluation(heard[::every], self._recipe.evaluated_at_once)
+        with_sound = [sample for sample in self._train if sample.sound is not None]
+        every = max(1, len(with_sound) // _NORMALIZATION_SOUNDS)
+        return self._loader.evaluation(with_sound[::every], self._recipe.evaluated_at_once)
 
     def example(self) -> Batch:
         """A batch of one sample."""

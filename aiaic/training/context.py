@@ -53,7 +53,7 @@ class TrainContext(Protocol):
 
 
 class LocalContext:
-    """Training in this process alone.
+    """Training in this process, without other workers.
 
     Args:
         store: the stage's checkpoints, or their folder, ``RUN/stageN``.

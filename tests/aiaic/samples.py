@@ -10,7 +10,7 @@ RATE_HZ = 16_000
 
 
 def tiny_samples(count: int = 16, *, size: int = 32, seed: int = 0, validation: int = 0) -> Samples:
-    """``count`` training samples: the pitch of the sound tells the hue of the picture."""
+    """``count`` training samples: the pitch of the sound determines the hue of the picture."""
     generator = np.random.default_rng(seed)
     blobs: dict[str, bytes] = {"picture": b"", "sound": b""}
     refs: list[SampleRef] = []

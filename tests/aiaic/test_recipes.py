@@ -36,8 +36,8 @@ def test_a_whole_configuration_is_a_file_as_well(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("{", "no JSON"),
-        ("[1]", "no JSON object"),
+        ("{", "not JSON"),
+        ("[1]", "does not contain a JSON object"),
         ('{"overrides": {"model.nothing": 1}}', "model.nothing"),
         ('{"overrides": {}, "wrong": 1}', "wrong"),
         ('{"model": {"nothing": 1}}', "model.nothing"),

@@ -2,7 +2,7 @@
 
 A moment is a call of a function of the program, before or after which the process kills itself by
 SIGKILL: in a step, in the writing of a checkpoint, in its upload, around its commit, or as the
-stage starts. Each training is a process of its own; the one that goes on may be killed again.
+stage starts. Each training is a separate process; a resumed one may be killed again.
 """
 
 import hashlib
@@ -106,7 +106,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Fate:
-    """What came of a case."""
+    """The outcome of a case."""
 
     case: Case
     killed: int
@@ -180,7 +180,7 @@ class Trainings:
         assert self._train(self.whole, STAGES, None) == 0, "the undisturbed run fails"
 
     def suffer(self, case: Case, number: int) -> Fate:
-        """Kill a training of a stage as a case says, let it go on to its end, and look at it."""
+        """Kill a training of a stage as a case says, let it resume until its end, and check it."""
         out, killed = f"{self._folder}/{number}", 0
         for kill in (*case.kills, None):
             code = self._train(out, (case.stage,), kill)

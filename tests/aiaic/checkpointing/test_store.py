@@ -49,7 +49,7 @@ def test_without_validation_the_newest_is_best(store):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "checkpoint.json"])
 @pytest.mark.parametrize("harm", ["flip", "cut", "delete", "empty"])
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(store, caplog, name, harm):
+def test_the_one_before_replaces_a_damaged_newest_checkpoint(store, caplog, name, harm):
     whole, broken = save(store, 1), save(store, 2)
     path = store.fetch(broken) / name
     content = bytearray(path.read_bytes())
@@ -81,7 +81,7 @@ def test_a_newer_programs_checkpoint_is_no_damaged_one(store):
     assert len(store.names()) == 2
 
 
-def test_what_a_killed_process_has_left_is_swept_by_the_next(store):
+def test_leftovers_of_a_killed_process_are_swept_by_the_next(store):
     left = store.folder / ".step-0000001-abcd"
     left.mkdir(parents=True)
     whole = save(store, 1)
@@ -93,7 +93,7 @@ def test_what_a_killed_process_has_left_is_swept_by_the_next(store):
 
 
 class FailingStore(FolderStore):
-    """Storage that is away for some publications."""
+    """Storage that fails for some publications."""
 
     def __init__(self, folder, failures):
         super().__init__(folder)
@@ -125,7 +125,7 @@ def test_training_does_not_wait_for_a_checkpoint(store):
     assert commit.timings == Timings(begun_unix_s=0.0)
 
 
-def test_a_checkpoint_that_cannot_be_stored_is_told_and_the_next_one_is(tmp_path, caplog):
+def test_a_checkpoint_that_cannot_be_stored_is_logged_and_the_next_one_stored(tmp_path, caplog):
     store = FailingStore(tmp_path, failures=1)
     saver = Saver(store, 2)
     for step in (1, 2):
@@ -148,24 +148,24 @@ def test_the_last_checkpoint_is_tried_until_storage_is_back(tmp_path, monkeypatc
         saver.flush()
 
 
-def test_nobody_is_told_of_a_checkpoint_after_a_failure_was(store):
-    may_hear, heard = threading.Event(), []
+def test_no_commit_is_reported_after_a_failure(store):
+    may_return, commits = threading.Event(), []
 
     def slow(commit):
-        assert may_hear.wait(10)
-        heard.append(commit.record.step)
+        assert may_return.wait(10)
+        commits.append(commit.record.step)
 
     saver = Saver(store, 2, slow)
     saver.save(snapshot(1))
     saver.save(snapshot(2, tensors=lambda: 1 / 0))
-    threading.Timer(0.2, may_hear.set).start()
+    threading.Timer(0.2, may_return.set).start()
     with pytest.raises(ZeroDivisionError):
         saver.flush(retry=False)
-    assert heard == [1]
+    assert commits == [1]
 
 
 def test_a_second_ctrl_c_waits_for_the_checkpoint_under_way(store, monkeypatch):
-    may_write, heard = threading.Event(), []
+    may_write, commits = threading.Event(), []
 
     def slow():
         assert may_write.wait(10)
@@ -175,20 +175,20 @@ def test_a_second_ctrl_c_waits_for_the_checkpoint_under_way(store, monkeypatch):
         threading.Timer(0.2, may_write.set).start()
         raise KeyboardInterrupt
 
-    saver = Saver(store, 2, heard.append)
+    saver = Saver(store, 2, commits.append)
     saver.save(snapshot(1, tensors=slow))
     monkeypatch.setattr(saver, "_wait_patiently", interrupted)
     with pytest.raises(KeyboardInterrupt):
         saver.flush()
-    assert [commit.record.step for commit in heard] == [1]
+    assert [commit.record.step for commit in commits] == [1]
 
 
-def test_what_was_raised_on_any_commit_is_told_in_the_end(store):
-    def deaf(commit):
+def test_an_error_raised_on_any_commit_is_raised_at_the_end(store):
+    def failing(commit):
         if commit.record.step == 1:
             raise LookupError(commit.place)
 
-    saver = Saver(store, 2, deaf)
+    saver = Saver(store, 2, failing)
     for step in (1, 2, 3):
         saver.save(snapshot(step))
     with pytest.raises(LookupError, match=checkpoint.step_name(1)):
@@ -196,7 +196,7 @@ def test_what_was_raised_on_any_commit_is_told_in_the_end(store):
     assert len(store.names()) == 2
 
 
-def test_a_mistake_of_ours_is_not_taken_for_storage_that_is_away(store):
+def test_a_bug_is_not_taken_for_a_storage_failure(store):
     saver = Saver(store, 2)
     saver.save(snapshot(1, tensors=lambda: 1 / 0))
     with pytest.raises(ZeroDivisionError):
@@ -236,7 +236,7 @@ def test_records_of_this_attempt_are_never_read_back(store, monkeypatch):
     assert store.names() == [checkpoint.step_name(step) for step in (1, 4, 5)]
 
 
-def test_the_best_whole_one_takes_a_damaged_bests_place(store):
+def test_the_best_intact_one_replaces_a_damaged_best(store):
     names = [save(store, n, loss) for n, loss in enumerate((0.5, 0.2, 0.4), start=1)]
     (store.fetch(names[1]) / checkpoint.MODEL).write_bytes(b"")
     assert best_whole(store) == names[2]
@@ -251,18 +251,18 @@ def test_any_changed_value_of_a_record_is_damage(store):
 
 
 def test_copies_of_weights_go_with_their_checkpoint(store):
-    copies, heard = snapshot(1), []
+    copies, commits = snapshot(1), []
     alive = weakref.ref(copies)
-    saver = Saver(store, 1, heard.append)
+    saver = Saver(store, 1, commits.append)
     saver.save(copies)
     saver.flush()
     saver._thread.submit(int).result()  # a thread lets go of a job a moment after its result
     del copies
-    assert heard
+    assert commits
     assert alive() is None
 
 
-def test_memory_of_copies_is_used_again_once_nobody_holds_them():
+def test_memory_of_copies_is_reused_once_they_are_released():
     value, spare = torch.zeros(3), []
 
     def copied(number):
@@ -280,7 +280,7 @@ def test_memory_of_copies_is_used_again_once_nobody_holds_them():
     assert [*second.tensors()["w"], *third.tensors()["w"]] == [2] * 3 + [3] * 3
 
 
-def test_what_a_person_has_to_mend_is_told_at_the_next_checkpoint(tmp_path):
+def test_an_error_for_a_person_to_fix_is_raised_at_the_next_checkpoint(tmp_path):
     class Closed(FolderStore):
         def publish(self, name, fill):
             raise PermissionError("not yours")

@@ -77,10 +77,10 @@ def test_without_a_shift_training_hears_the_middle():
         audio=audio,
         augmentation=AugmentationConfig(shift=False),
     )
-    heard = next(loader.training(samples.train, TINY.sampling, 0, 1, 0))
+    trained = next(loader.training(samples.train, TINY.sampling, 0, 1, 0))
     middle = next(loader.evaluation(samples.train, 8))
-    rows = [middle.keys.index(key) for key in heard.keys]
-    assert torch.equal(heard.waveform, middle.waveform[rows])
+    rows = [middle.keys.index(key) for key in trained.keys]
+    assert torch.equal(trained.waveform, middle.waveform[rows])
 
 
 @pytest.mark.parametrize("number", [2, 3])
@@ -93,11 +93,13 @@ def test_stages_mask_in_training_alone(number):
     stage = build_stage.build(number, build_model(recipe.model, 0), recipe)
     loader = Loader(read=samples.read, view=recipe.view, audio=recipe.model.audio)
     batch = next(loader.training(samples.train, recipe.sampling, 0, 1, 0))
-    hidden = stage.hear(batch, augmented=True)
+    hidden = stage.encode_sound(batch, augmented=True)
     bare = dataclasses.replace(batch, draws=batch.draws.clone())
     bare.draws[:, [Draw.MASK_TIME_WIDTH, Draw.MASK_MEL_WIDTH]] = 0.0
-    assert torch.equal(stage.hear(bare, augmented=True), stage.hear(batch, augmented=False))
-    assert not torch.allclose(hidden, stage.hear(batch, augmented=False), atol=1e-4)
+    assert torch.equal(
+        stage.encode_sound(bare, augmented=True), stage.encode_sound(batch, augmented=False)
+    )
+    assert not torch.allclose(hidden, stage.encode_sound(batch, augmented=False), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["p_mix", "mask_time_share", "mask_mel_share"])

@@ -8,7 +8,7 @@ from aiaic.loading.decoding import crop, resize, sound_range, window
 SOUND = np.random.default_rng(0).integers(-32768, 32768, 1000).astype(np.int16)
 
 
-def heard(needed, at, *, roll, before=10):
+def windowed(needed, at, *, roll, before=10):
     """What is read of a sound that lies behind other bytes, and what is made of it."""
     stored = bytes(before) + SOUND.astype("<i2").tobytes()
     offset, size = sound_range((before, 2 * len(SOUND)), needed, at)
@@ -18,19 +18,19 @@ def heard(needed, at, *, roll, before=10):
 
 @pytest.mark.parametrize(("at", "start"), [(0.0, 0), (0.5, 350), (0.9999, 700)])
 def test_of_a_long_sound_the_window_alone_is_read(at, start):
-    found = heard(300, at, roll=True)
+    found = windowed(300, at, roll=True)
     assert found.dtype == np.int16
     assert np.array_equal(found, SOUND[start:][:300])
 
 
 def test_a_sound_of_just_the_length_is_itself():
-    assert np.array_equal(heard(1000, 0.9, roll=True), SOUND)
+    assert np.array_equal(windowed(1000, 0.9, roll=True), SOUND)
 
 
 def test_a_short_sound_is_repeated_and_rotated_for_training():
-    assert np.array_equal(heard(2500, 0.5, roll=False), np.tile(SOUND, 3)[:2500])
+    assert np.array_equal(windowed(2500, 0.5, roll=False), np.tile(SOUND, 3)[:2500])
     rolled = np.tile(np.roll(SOUND, 500), 3)[:2500]
-    assert np.array_equal(heard(2500, 0.5, roll=True), rolled)
+    assert np.array_equal(windowed(2500, 0.5, roll=True), rolled)
 
 
 @pytest.mark.parametrize("size", [0, -44])
@@ -41,7 +41,7 @@ def test_a_sound_without_samples_is_refused(size):
 
 @pytest.mark.parametrize("pcm", [b"", bytes(301)])
 def test_what_is_no_sound_is_refused(pcm):
-    with pytest.raises(ValueError, match="none of 16-bit samples"):
+    with pytest.raises(ValueError, match="bytes are not a sound of 16-bit samples"):
         window(pcm, 300, 0.0, roll=False)
 
 

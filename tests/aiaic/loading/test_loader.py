@@ -75,7 +75,7 @@ def test_few_batches_are_in_memory_at_a_time(samples, monkeypatch):
 @pytest.mark.parametrize(
     "part", [lambda array: array[1:3], lambda array: torch.from_numpy(array).permute(1, 0)[2]]
 )
-def test_memory_is_used_again_but_not_while_anybody_holds_a_part_of_it(part):
+def test_memory_is_reused_but_not_while_a_view_of_it_is_held(part):
     memory = BatchMemory(pinned=False)
     array = memory.allocate((4, 6), torch.int16)
     place, held = array.ctypes.data, part(array)
@@ -89,7 +89,7 @@ def test_memory_is_used_again_but_not_while_anybody_holds_a_part_of_it(part):
     assert memory.allocate((4, 6), torch.int16).ctypes.data == place
 
 
-def test_batches_take_memory_that_nobody_holds_any_more(samples, monkeypatch):
+def test_batches_reuse_released_memory(samples, monkeypatch):
     fresh = []
     monkeypatch.setattr(
         torch, "empty", lambda *of, real=torch.empty, **by: fresh.append(1) or real(*of, **by)
@@ -101,7 +101,7 @@ def test_batches_take_memory_that_nobody_holds_any_more(samples, monkeypatch):
     for _ in range(40):
         next(batches)
     batches.close()
-    # Hardly ever more: a thread may let go of a batch's memory a moment after it has filled it.
+    # Hardly ever more: a thread may release a batch's memory a moment after filling it.
     assert 0 < warm <= len(fresh) < warm + 12
 
 
@@ -195,8 +195,8 @@ def test_evaluation_draws_nothing(samples):
 
 
 def test_missing_sound_is_zeros(samples):
-    mute = dataclasses.replace(samples.train[0], sound=None)
-    batch = next(loader(samples).evaluation((mute,), 1))
+    silent = dataclasses.replace(samples.train[0], sound=None)
+    batch = next(loader(samples).evaluation((silent,), 1))
     assert not batch.has_sound
     assert batch.waveform is not None
     assert (batch.waveform == 0).all()

@@ -192,7 +192,7 @@ def test_convnext_takes_torchvisions_weights(tmp_path):
     [
         ("nowhere.pth", "no weights at"),
         ("ResNet99_Weights.IMAGENET1K_V1", "neither a torchvision enum"),
-        ("compact.safetensors", "takes no pretrained weights"),
+        ("compact.safetensors", "accepts no pretrained weights"),
     ],
 )
 def test_weights_that_cannot_be_loaded_are_named(weights, complaint, tmp_path):

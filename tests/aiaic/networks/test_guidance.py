@@ -81,7 +81,7 @@ def test_no_statistic_crosses_samples():
     [
         ("unheard_of", "known: compact, convnext_tiny_unet, .*resnet34_unet"),
         ("no_such_module:Mine", "PYTHONPATH"),
-        ("os:getcwd", "no subclass"),
+        ("os:getcwd", "not a subclass"),
     ],
 )
 def test_what_is_no_backbone_is_refused(name, complaint):

@@ -128,7 +128,7 @@ def test_a_partner_of_the_same_video_or_without_semantics_is_none(batch):
     available = torch.tensor([True, True, True, False, True, True, True, True])
     assigned = assign(torch.eye(8), available, one_video, p_missing=0.0, p_mismatch=1.0)
     assert assigned.relevant.tolist() == [True, False, True, False, False, False, False, False]
-    assert assigned.present.all()  # the clip without sound hears its partner
+    assert assigned.present.all()  # the clip without sound uses its partner's
 
 
 def test_gradients_flow_into_partners(batch):

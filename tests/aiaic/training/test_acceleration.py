@@ -91,7 +91,7 @@ def test_a_step_on_a_gpu_never_waits_for_it(number):
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_step_draws_from_no_global_random_state(number):
-    """Or a resumed run would go on otherwise; everything is drawn with the samples."""
+    """Or a resumed run would differ; everything is drawn with the samples."""
     stage, before = stage_of(number), torch.get_rng_state()
     stage(next(batches(number))).loss.mean().backward()
     assert torch.equal(torch.get_rng_state(), before)

@@ -74,9 +74,9 @@ def test_another_architecture_is_refused_by_name(stages, tmp_path):
 def test_sound_of_another_rate_is_refused_by_name_where_it_is_used(tmp_path):
     other = config.override(TINY, {"model.audio.sample_rate_hz": 8000, "stage1.steps": 1})
     train(tmp_path, 1, recipe=other)
-    heard = config.override(other, {"stage3.from_scratch": True})
+    with_sound = config.override(other, {"stage3.from_scratch": True})
     with pytest.raises(ValueError, match=r"16000 Hz.*model\.audio\.sample_rate_hz is 8000"):
-        train(tmp_path, 3, recipe=heard)
+        train(tmp_path, 3, recipe=with_sound)
 
 
 def test_searched_settings_are_no_architecture(stages, tmp_path):

@@ -1,4 +1,4 @@
-"""Where checkpoints lie, and which one a place means."""
+"""Where checkpoints are, and which one a place stands for."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -89,14 +89,16 @@ def test_a_run_means_the_best_of_its_last_finished_stage(
         run_folder.fetch_stage(place, 3)
 
 
-def test_an_unfinished_stage_is_told_with_a_way_out(place: str, write: Callable[..., str]) -> None:
+def test_an_unfinished_stage_is_refused_with_a_way_out(
+    place: str, write: Callable[..., str]
+) -> None:
     newest = write(place, 1, 7)
     with pytest.raises(FileNotFoundError) as error:
         run_folder.resolve(place)
     assert newest in str(error.value)
 
 
-def test_nothing_there_is_told(place: str) -> None:
+def test_an_empty_place_is_refused(place: str) -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         run_folder.resolve(place)
 
@@ -123,7 +125,7 @@ def name_of(folder: Path | None) -> str:
     return folder.name
 
 
-def test_a_damaged_newest_checkpoint_is_deleted_and_may_be_written_anew(
+def test_a_damaged_newest_checkpoint_is_deleted_and_may_be_rewritten(
     place: str, write: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = PlaceStore(run_folder.stage_place(place, 1))

@@ -22,7 +22,7 @@ Train = Callable[..., Any]
 
 
 class KilledError(Exception):
-    """Stands for a crash."""
+    """Simulates a crash."""
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_each_stage_starts_from_the_best_of_the_last(finished_run: str) -> None:
         assert record.init.model_sha256 == checkpoint.model_sha256(Path(before))
 
 
-def test_a_finished_run_is_left_as_it_is_and_said_to_be(
+def test_a_finished_run_is_left_unchanged_and_reported_as_finished(
     finished_run: str, train: Train, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever would run it, which is not started."""
@@ -96,7 +96,7 @@ def test_a_finished_run_is_left_as_it_is_and_said_to_be(
     assert before == {path: path.stat().st_mtime_ns for path in Path(finished_run).rglob("*")}
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(
+def test_a_killed_run_resumes_to_the_same_weights(
     finished_run: str,
     train: Train,
     tmp_path: Path,
@@ -216,7 +216,7 @@ def test_a_damaged_newest_checkpoint_costs_no_run(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The one before it is gone on from, to the same weights."""
+    """Training resumes from the one before it, to the same weights."""
     out = tmp_path / "run"
     shutil.copytree(finished_run, out)
     shutil.rmtree(Path(out, "stage2"))
@@ -234,7 +234,7 @@ def test_a_damaged_newest_checkpoint_costs_no_run(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_leaves_and_the_same_command_goes_on(
+def test_a_signal_saves_and_stops_and_a_rerun_resumes(
     finished_run: str,
     train: Train,
     tmp_path: Path,

@@ -21,7 +21,7 @@ class KilledError(Exception):
 def train(
     shards: str, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., int]:
-    """Runs the command in a folder of its own."""
+    """Runs the command in a separate folder."""
     monkeypatch.chdir(tmp_path)
     arguments = ["train", "--shards", shards, "--out", "run", "--set", *tiny]
     return lambda *more: cli.main([*arguments, *more])
@@ -34,7 +34,7 @@ def runs(client: MlflowClient) -> dict[str, Run]:
     return {run.info.run_name or "": run for run in found}
 
 
-def test_a_resumed_run_goes_on_in_its_own_place(
+def test_a_resumed_run_is_logged_to_its_earlier_mlflow_runs(
     train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = checkpoint.commit
@@ -49,8 +49,8 @@ def test_a_resumed_run_goes_on_in_its_own_place(
         with pytest.raises(KilledError):
             train("--stage", "1")
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    begun = runs(client)
-    assert {name: run.info.status for name, run in begun.items()} == {
+    before = runs(client)
+    assert {name: run.info.status for name, run in before.items()} == {
         "run": "FAILED",
         "stage1": "FAILED",
     }
@@ -58,7 +58,7 @@ def test_a_resumed_run_goes_on_in_its_own_place(
     assert train("--stage", "all") == 0
     found = runs(client)
     assert set(found) == {"run", "stage1", "stage2", "stage3"}
-    assert found["stage1"].info.run_id == begun["stage1"].info.run_id
+    assert found["stage1"].info.run_id == before["stage1"].info.run_id
     for stage in ("stage1", "stage2", "stage3"):
         run = found[stage]
         assert run.info.status == "FINISHED"
