@@ -20,9 +20,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.faults import build_kills
-from tests.faults.build_kills import Fate, Stage, Undisturbed
-from tests.faults.processes import two_nodes
+from fault_injection import build_kills
+from fault_injection.build_kills import Fate, Stage, Undisturbed
+from fault_injection.processes import two_nodes
 
 WITHOUT_RAY = ("decoder", "process")
 CLIPS = 144

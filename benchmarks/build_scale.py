@@ -28,6 +28,7 @@ from data_prep import storage
 from data_prep.catalog import Clip
 from data_prep.media.isolated_decoder import decode_clip
 from data_prep.media.sample import MediaSettings
+from fault_injection.s3_servers import serve_s3
 
 CLIPS = 200_000
 EIGHT = {"prefixes": 8}
@@ -83,12 +84,11 @@ def _costs(folder: Path, scratch: Path) -> dict[str, float]:
             _cpu_ms(lambda path=path: decode_clip(path, clip, media), 5) for path in paths
         )
 
-    os.environ.update(scale_check.ENVIRONMENT)
     root, tar = scratch / "root", scratch / "tar"
     (root / "bucket").mkdir(parents=True)
     tar.write_bytes(os.urandom(int(Setup().shard_bytes[1])))
-    with scale_check.rclone(root) as endpoint:
-        os.environ["AWS_ENDPOINT_URL_S3"] = endpoint
+    with serve_s3(root) as server:
+        os.environ.update(server.env)
         (root / "bucket" / "clip").write_bytes(os.urandom(int(Setup().source_bytes)))
         read = _cpu_ms(lambda: storage.read_bytes("s3://bucket/clip"), 40)
         publish = _cpu_ms(lambda: storage.publish(tar, "s3://bucket/tar"), 8)
@@ -118,8 +118,8 @@ def _driver(scratch: Path, count: int, *, dispatch: bool) -> dict[str, Any]:
         "again": scale_driver.measured("again", str(scratch), str(bucket / "out")),
         "s3_names": scale_driver.measured("s3_names", str(scratch), ""),
     }
-    with scale_check.rclone(bucket.parent) as endpoint:
-        os.environ.update(scale_check.ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": endpoint})
+    with serve_s3(bucket.parent) as server:
+        os.environ.update(server.env)
         report["again_s3"] = scale_driver.measured("again", str(scratch), "s3://bucket/out")
     if dispatch:
         report["dispatch"] = scale_driver.measured("dispatch", str(scratch), str(bucket / "out"))

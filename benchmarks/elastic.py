@@ -22,10 +22,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.conftest import write_clip
-from tests.faults import train_kills, train_kills_ray
-from tests.faults.processes import Nodes, two_nodes, wait_for
-from tests.faults.train_kills_ray import Driver, workers
+from fault_injection import train_kills, train_kills_ray
+from fault_injection.clips import write_clip
+from fault_injection.processes import Nodes, two_nodes, wait_for
+from fault_injection.train_kills_ray import Driver, workers
 
 SAVE_EVERY = 6
 """Steps, of 0.04 s and what they take."""

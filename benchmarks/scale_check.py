@@ -7,22 +7,16 @@ without a wait. Clips are short and small, so that the proxy and not the process
 """
 
 import contextlib
-import http.client
 import os
-import socket
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 from typing import Any
-from urllib.parse import urlsplit
 
 import clips
 from scale_paper import Setup
@@ -32,19 +26,12 @@ from data_prep import catalog, storage
 from data_prep.media.sample import MediaSettings
 from data_prep.shards import build
 from data_prep.shards.plan import BuildSettings, plan
+from fault_injection.s3_proxy import S3Proxy
+from fault_injection.s3_servers import serve_s3
 
 MEDIA = MediaSettings(size_px=256)
 FAST = 1e12
 ROUNDS = 3
-_PER_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "TESTACCESSKEY",
-    "AWS_SECRET_ACCESS_KEY": "test-secret-key",
-    "AWS_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-    "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +54,16 @@ CASES = {
 
 def check(count: int, shards: int) -> dict[str, Any]:
     """Measured and simulated seconds of each case, and their ratio."""
-    os.environ.update(ENVIRONMENT)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         scratch = Path(name)
         links = scratch / "root" / "bucket" / "clips"
         sources = _short_clips(scratch / "sources")
         clips.link_clips(sources, links, count)
-        proxy = stack.enter_context(_proxy(scratch / "root"))
-        os.environ["AWS_ENDPOINT_URL_S3"] = f"http://127.0.0.1:{proxy.server_port}"
+        server = stack.enter_context(serve_s3(scratch / "root"))
+        proxy = SlowProxy(server.endpoint)
+        proxy.become(Network())
+        stack.enter_context(proxy.running())
+        os.environ.update(server.env | {"AWS_ENDPOINT_URL_S3": proxy.endpoint})
         found = catalog.read_folder("s3://bucket/clips")
         bench = _Bench(scratch=scratch, links=links, found=found, proxy=proxy, shards=shards)
         rounds: dict[str, list[dict[str, Any]]] = {case: [] for case in CASES}
@@ -185,38 +174,27 @@ def _build_s(found: catalog.Catalog, shards: int, out: str) -> float:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     work()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
-class SlowProxy(ThreadingHTTPServer):
-    """Stands before an S3 server; the Host header is passed on, so that signatures hold."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, server: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.server = server
-        self._lock = threading.Lock()
-        self.become(Network())
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Asked again by the client, as any dropped connection is."""
+class SlowProxy(S3Proxy):
+    """Makes each call wait, limits bandwidth, and refuses calls over a rate."""
 
     def become(self, network: Network) -> None:
-        """All of it anew."""
+        """Takes the properties of another network."""
         with self._lock:
             self.network, self.refused = network, 0
-            self._free_at = {"in": 0.0, "out": 0.0}
+            self._free_at = {"to": 0.0, "from": 0.0}
             most = max(1.0, 0.1 * network.gets_per_s)
             self._tokens = {kind: (most, time.monotonic()) for kind in ("clips", "shards")}
 
-    def refuses(self, method: str, path: str) -> bool:
-        """Whether calls for clips, or for shards, come too fast."""
+    def next_fault(self, method: str, path: str) -> str:
+        """Waits; then ``slow_down`` if calls for clips, or for shards, come too fast."""
+        time.sleep(self.network.wait_s)
         if method not in ("GET", "HEAD"):
-            return False
+            return ""
         kind = "clips" if path.startswith("/bucket/clips/") else "shards"
         with self._lock:
             rate, now = self.network.gets_per_s, time.monotonic()
@@ -225,97 +203,14 @@ class SlowProxy(ThreadingHTTPServer):
             refused = tokens < 1.0
             self._tokens[kind] = (tokens if refused else tokens - 1.0, now)
             self.refused += refused
-            return refused
+        return "slow_down" if refused else ""
 
-    def carry(self, way: str, size: int) -> None:
-        """Waits as long as these bytes take behind those that were to be sent before."""
+    def transfer(self, direction: str, size: int) -> None:
+        """Waits until these bytes and those queued before them have been sent."""
         if not size:
             return
         with self._lock:
-            begins = max(time.monotonic(), self._free_at[way])
-            arrived = begins + size / self.network.bytes_per_s
-            self._free_at[way] = arrived
+            starts = max(time.monotonic(), self._free_at[direction])
+            arrived = starts + size / self.network.bytes_per_s
+            self._free_at[direction] = arrived
         time.sleep(max(0.0, arrived - time.monotonic()))
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: SlowProxy
-
-    def handle_call(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        time.sleep(self.server.network.wait_s)
-        if self.server.refuses(self.command, self.path):
-            content = b"<Error><Code>SlowDown</Code><Message>SlowDown</Message></Error>"
-            self._answer(503, [("Content-Type", "application/xml")], content, None)
-            return
-        self.server.carry("out", len(body))
-        upstream = http.client.HTTPConnection(urlsplit(self.server.server).netloc, timeout=60)
-        try:
-            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name.lower() not in _PER_HOP:
-                    upstream.putheader(name, value)
-            upstream.putheader("Content-Length", str(len(body)))
-            upstream.endheaders(body)
-            answer = upstream.getresponse()
-            content = answer.read()
-        finally:
-            upstream.close()
-        self.server.carry("in", len(content))
-        headers = [(n, v) for n, v in answer.getheaders() if n.lower() not in _PER_HOP]
-        length = answer.getheader("Content-Length") if self.command == "HEAD" else None
-        self._answer(answer.status, headers, content, length)
-
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_call  # noqa: N815 (the server's names)
-
-    def _answer(
-        self, status: int, headers: list[tuple[str, str]], content: bytes, length: str | None
-    ) -> None:
-        self.send_response_only(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        self.send_header("Content-Length", length or str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Silent."""
-
-
-@contextlib.contextmanager
-def rclone(root: Path) -> Iterator[str]:
-    """Endpoint of ``rclone serve s3``, whose buckets are the folders under ``root``."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    keys = f"{ENVIRONMENT['AWS_ACCESS_KEY_ID']},{ENVIRONMENT['AWS_SECRET_ACCESS_KEY']}"
-    program = str(Path(sys.executable).with_name("rclone"))
-    options = ["--auth-key", keys, "--addr", f"127.0.0.1:{port}", "--config", "", str(root)]
-    server = subprocess.Popen([program, "serve", "s3", *options], stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
-
-
-@contextlib.contextmanager
-def _proxy(root: Path) -> Iterator[SlowProxy]:
-    with rclone(root) as endpoint:
-        proxy = SlowProxy(endpoint)
-        thread = threading.Thread(target=proxy.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield proxy
-        finally:
-            proxy.shutdown()
-            thread.join()
-            proxy.server_close()

@@ -19,9 +19,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.conftest import serve_s3, write_clip
-from tests.faults import train_kills
-from tests.faults.train_kills import MOMENTS, POINTS, Fate, Point, Trainings
+from fault_injection import train_kills
+from fault_injection.clips import write_clip
+from fault_injection.s3_servers import serve_s3
+from fault_injection.train_kills import MOMENTS, POINTS, Fate, Point, Trainings
 
 
 def main() -> None:

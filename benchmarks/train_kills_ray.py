@@ -19,10 +19,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.conftest import write_clip
-from tests.faults import train_kills, train_kills_ray
-from tests.faults.processes import two_nodes
-from tests.faults.train_kills_ray import KINDS, MOMENTS, Driver, Fate
+from fault_injection import train_kills, train_kills_ray
+from fault_injection.clips import write_clip
+from fault_injection.processes import two_nodes
+from fault_injection.train_kills_ray import KINDS, MOMENTS, Driver, Fate
 
 STEPS, SAVE_EVERY = 80, 5
 
@@ -62,7 +62,7 @@ def _suffer(scratch: Path, kills: int, seed: int) -> dict[str, object]:
             driver.kill()
         faults = train_kills_ray.faults(shards, driver.out, chosen, (1, 2, 3))
         if code:
-            faults.append(f"the driver ended with {code}: {driver.told[-1]}")
+            faults.append(f"the driver ended with {code}: {driver.log_lines[-1]}")
         return {
             "kills": len(fates),
             "faults": faults,

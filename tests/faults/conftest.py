@@ -6,8 +6,8 @@ from contextlib import ExitStack
 import pytest
 
 from data_prep.storage import s3, s3_client, s3_retry
-from tests.conftest import S3_ENVIRONMENT, S3Server
-from tests.faults.s3_proxy import S3Proxy
+from fault_injection.s3_proxy import S3Proxy
+from fault_injection.s3_servers import S3_ENVIRONMENT, S3Server
 
 
 @pytest.fixture(scope="session")

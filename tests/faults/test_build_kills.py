@@ -19,10 +19,10 @@ from data_prep.media.sample import MediaSettings, Sample
 from data_prep.media.worker_process import WorkerDiedError, WorkerProcess
 from data_prep.shards.manifest import load_manifest
 from data_prep.shards.verify import verify
-from tests.conftest import write_clip
-from tests.faults import build_kills
-from tests.faults.build_kills import Stage, disturb, draw, make_world, undisturbed
-from tests.faults.processes import decoders, still_decoding, two_nodes, wait_for
+from fault_injection import build_kills
+from fault_injection.build_kills import Stage, disturb, draw, make_world, undisturbed
+from fault_injection.clips import write_clip
+from fault_injection.processes import decoders, still_decoding, two_nodes, wait_for
 
 RAY_KILLS = 4
 
@@ -43,7 +43,7 @@ def scratch():
 def test_a_kill_without_ray_changes_nothing(world, scratch, tmp_path):
     stage = Stage(world=world, scratch=scratch)
     expected = undisturbed(stage, tmp_path / "undisturbed", workers=0)
-    assert expected.told["rejected"] == build_kills.REJECTED
+    assert expected.report["rejected"] == build_kills.REJECTED
     rng = random.Random(0)
     for number, (kind, share) in enumerate(draw(rng, ("process", "decoder"))):
         fate = disturb(stage, kind, share, expected, tmp_path / str(number), rng)

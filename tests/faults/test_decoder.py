@@ -18,8 +18,8 @@ from data_prep.media.sample import MediaSettings, Rejection
 from data_prep.shards import records
 from data_prep.shards.build import build_shards
 from data_prep.shards.plan import BuildSettings, plan
+from fault_injection.processes import decoders
 from tests.faults.media_files import ROSE, clip, clip_of, endless
-from tests.faults.processes import decoders
 
 
 def outcomes(decoder: Decoder, *sources: bytes | Path) -> list[str]:

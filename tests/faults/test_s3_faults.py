@@ -11,7 +11,7 @@ from data_prep import storage
 from data_prep.catalog import read_folder
 from data_prep.shards import build
 from data_prep.storage import s3, s3_client, s3_objects, s3_retry
-from tests.faults.s3_proxy import FAULTS, S3Proxy, at_random, first
+from fault_injection.s3_proxy import FAULTS, S3Proxy, at_random, first
 
 MIB = 1 << 20
 

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from tests.faults import train_kills
-from tests.faults.train_kills import MOMENTS, POINTS, STAGES, Trainings
+from fault_injection import train_kills
+from fault_injection.train_kills import MOMENTS, POINTS, STAGES, Trainings
 
 pytestmark = pytest.mark.timeout(600)
 

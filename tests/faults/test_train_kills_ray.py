@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import train_kills
-from tests.faults.processes import Nodes, two_nodes, wait_for
-from tests.faults.train_kills_ray import Driver, faults, settings, workers
+from fault_injection import train_kills
+from fault_injection.processes import Nodes, two_nodes, wait_for
+from fault_injection.train_kills_ray import Driver, faults, settings, workers
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -69,10 +69,10 @@ def test_hung_workers_and_a_damaged_checkpoint_cost_some_steps(driven, world):
     newest = driver.newest(1)
     damaged = driver.out / "stage1" / f"step-{newest:07d}" / "model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert driver.end() == 0, driver.told[-3:]
+    assert driver.end() == 0, driver.log_lines[-3:]
     assert driver.sizes == [2, 2, 2]
-    assert any("collective operation timed out" in line for line in driver.told)
-    assert len([line for line in driver.told if "deleted the damaged checkpoint" in line]) == 1
+    assert any("collective operation timed out" in line for line in driver.log_lines)
+    assert len([line for line in driver.log_lines if "deleted the damaged checkpoint" in line]) == 1
     assert faults(world, driver.out, chosen, (1,)) == []
 
 
@@ -96,7 +96,7 @@ def test_a_run_shrinks_with_its_cluster_and_grows_again_and_leaves_a_node_in_tim
     assert client.drain_node(second, reason, "taken away", deadline_ms)[0]
     driver.grown(4)
     nodes.kill()
-    assert driver.end() == 0, driver.told[-3:]
+    assert driver.end() == 0, driver.log_lines[-3:]
     assert driver.sizes == [2, 1, 2, 1]
     assert faults(world, driver.out, chosen, (1,)) == []
 
@@ -113,9 +113,9 @@ def test_a_dead_driver_is_given_again_and_one_that_is_told_to_leave_saves(driven
     os.kill(driver.process.pid, signal.SIGTERM)
     assert driver.end() == 128 + signal.SIGTERM
     assert driver.newest(1) > newest
-    assert driver.told[-1].endswith("rerun the command to resume")
+    assert driver.log_lines[-1].endswith("rerun the command to resume")
     driver.start()
-    assert driver.end() == 0, driver.told[-3:]
+    assert driver.end() == 0, driver.log_lines[-3:]
     assert driver.sizes == [2, 2, 2]
     assert faults(world, driver.out, chosen, (1,)) == []
 
@@ -124,8 +124,8 @@ def test_a_users_mistake_is_told_at_once(driven, world):
     driver = driven("2", settings(stage1__steps=60, stage1__learning_rate=1e30))
     assert driver.end() == 1
     assert driver.sizes == [2]
-    assert "error: step" in driver.told[-1]
-    assert "Lower the stage's learning_rate" in driver.told[-1]
+    assert "error: step" in driver.log_lines[-1]
+    assert "Lower the stage's learning_rate" in driver.log_lines[-1]
 
 
 def test_without_progress_a_run_ends(driven):
@@ -138,4 +138,4 @@ def test_without_progress_a_run_ends(driven):
         wait_for(lambda: not workers(), "death")
     assert driver.end() == 1
     assert driver.sizes == [1, 1]
-    assert "training failed 2 times in a row without a new checkpoint" in driver.told[-1]
+    assert "training failed 2 times in a row without a new checkpoint" in driver.log_lines[-1]

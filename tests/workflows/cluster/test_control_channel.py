@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorUnavailableError
 
-from tests.faults.processes import descendants
+from fault_injection.processes import descendants
 from workflows.cluster import control_channel
 from workflows.cluster.control_channel import ControlChannel, Listener, Mailbox, Report
 

@@ -14,7 +14,7 @@ from aiaic.checkpointing.async_saver import Commit, OnCommit
 from data_prep import catalog, storage
 from data_prep.media.sample import MediaSettings
 from data_prep.shards import build, manifest
-from tests.faults.train_kills_ray import workers
+from fault_injection.train_kills_ray import workers
 from workflows import cli
 from workflows.artifacts import run_folder
 from workflows.artifacts.samples import open_samples

@@ -13,7 +13,7 @@ import pytest
 from ray.tune.schedulers import FIFOScheduler
 
 from aiaic import config
-from tests.faults.processes import descendants
+from fault_injection.processes import descendants
 from workflows import cli
 from workflows.cluster import tuner
 from workflows.tuning import search_space

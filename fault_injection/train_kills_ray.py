@@ -3,7 +3,7 @@
 Each driver is ``aiaic train`` in a process group of its own; its workers run on two nodes of Ray in
 this machine. As a script this is the driver:
 
-    python -m tests.faults.train_kills_ray train --stage all ...
+    python -m fault_injection.train_kills_ray train --stage all ...
 
 whose workers take their time over each step and each checkpoint, so that there is something to hit
 on a machine of any speed. Only processes that this one has started are ever killed.
@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults import train_kills
-from tests.faults.processes import Nodes, descendants, wait_for
+from fault_injection import train_kills
+from fault_injection.processes import Nodes, descendants, wait_for
 
 KINDS = ("worker", "node", "driver")
 MOMENTS = ("step", "save", "start")
 STEP_S, SAVE_S = 0.04, 0.15
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[1]
 
 
 def work(values: dict[str, Any]) -> Any:
@@ -83,7 +83,7 @@ def drive() -> int:
 
     import ray.train
 
-    from tests.faults import train_kills_ray
+    from fault_injection import train_kills_ray
     from workflows import cli
     from workflows.cluster import elastic_scaling, retry_policy, train_driver
 
@@ -131,7 +131,7 @@ class Driver:
 
     def start(self) -> None:
         """Start the command, or start it again."""
-        command = [sys.executable, "-m", "tests.faults.train_kills_ray", "train"]
+        command = [sys.executable, "-m", "fault_injection.train_kills_ray", "train"]
         command += ["--shards", self.shards, "--out", str(self.out), "--tracking-uri", "none"]
         environment = os.environ | {"RAY_ADDRESS": self.nodes.cluster.address}
         with self._errors.open("a") as errors:
@@ -158,7 +158,7 @@ class Driver:
             self.process.wait()
 
     @property
-    def told(self) -> list[str]:
+    def log_lines(self) -> list[str]:
         """Lines on stderr."""
         text = self._errors.read_text().replace("\r", "\n")
         return [line for line in text.splitlines() if line.strip()]
@@ -166,13 +166,13 @@ class Driver:
     @property
     def sizes(self) -> list[int]:
         """Workers of each attempt."""
-        return [int(line[9:]) for line in self.told if line.startswith("workers: ")]
+        return [int(line[9:]) for line in self.log_lines if line.startswith("workers: ")]
 
     @property
     def repeated(self) -> int:
-        """Steps that rank 0 has begun more than once, so far."""
-        begun = _steps_of(self.out).read_text().split()
-        return len(begun) - len(set(begun))
+        """Steps that rank 0 has started more than once, so far."""
+        started = _steps_of(self.out).read_text().split()
+        return len(started) - len(set(started))
 
     def newest(self, stage: int) -> int:
         """Step of the newest checkpoint; 0 where there is none."""
@@ -193,7 +193,9 @@ class Driver:
     def _wait(self, condition: Callable[[], Any], what: str) -> Any:
         ended = wait_for(lambda: condition() or self._code is not None, what, 180)
         if not condition() and self._code is not None:
-            raise RuntimeError(f"no {what}: the driver ended with {self._code}: {self.told[-3:]}")
+            raise RuntimeError(
+                f"no {what}: the driver ended with {self._code}: {self.log_lines[-3:]}"
+            )
         return ended
 
     @property
@@ -253,7 +255,7 @@ class Kill:
     """After the checkpoint of this step; the last one's where this is a moment of the start."""
     moment: str
     """``step``: between two checkpoints; ``save``: while one is written; ``start``: as soon as the
-    workers have been started anew after the kill before."""
+    workers have been restarted after the kill before."""
     delay_s: float
 
 
@@ -302,7 +304,7 @@ def suffer(driver: Driver, kills: Sequence[Kill]) -> list[Fate]:
             time.sleep(kill.delay_s)
         before = set(workers())
         fate = Fate(kill=kill, at_step=driver.newest(kill.stage))
-        begun, total = time.monotonic(), _total(driver)
+        started, total = time.monotonic(), _total(driver)
         _hit(driver, kill.kind)
         fates.append(fate)
         if kill.kind == "driver":
@@ -311,10 +313,10 @@ def suffer(driver: Driver, kills: Sequence[Kill]) -> list[Fate]:
         elif kill.kind == "node":
             driver.nodes.restore()
         driver._wait(lambda before=before: set(workers()) - before, "new worker")
-        fate.detected_s = round(time.monotonic() - begun, 1)
+        fate.detected_s = round(time.monotonic() - started, 1)
         if kill is kills[-1] or kills[len(fates)].moment != "start":
             driver._wait(lambda total=total: _total(driver) > total, "checkpoint")
-            fate.back_s = round(time.monotonic() - begun, 1)
+            fate.back_s = round(time.monotonic() - started, 1)
     return fates
 
 

@@ -44,7 +44,7 @@ def builders(root: int) -> list[int]:
 
 
 def still_decoding(pids: Sequence[int]) -> list[int]:
-    """Those processes that still decode, whoever their parent is now."""
+    """Those processes that still decode, even if they have another parent now."""
     alive = []
     for pid in pids:
         with suppress(OSError):

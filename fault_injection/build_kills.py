@@ -1,11 +1,11 @@
 """Real builds, a SIGKILL at a drawn moment of each, and what is left of the set afterwards.
 
-A kill is told by its kind:
+Kinds of kill:
 
-    decoder      the process that decodes, of a build without Ray      goes on by itself
-    ray_decoder  the same below a worker of Ray                        goes on by itself
-    worker       a worker of Ray that builds shards                    goes on by itself
-    node         the second of two nodes, with its workers; another    goes on by itself
+    decoder      the process that decodes, of a build without Ray      continues by itself
+    ray_decoder  the same below a worker of Ray                        continues by itself
+    worker       a worker of Ray that builds shards                    continues by itself
+    node         the second of two nodes, with its workers; another    continues by itself
                  takes its place at once, or after the build alone
     driver       ``aiaic prepare`` on Ray, its whole process group     the same command again
     process      ``aiaic prepare`` without Ray, that process alone     the same command again
@@ -33,8 +33,15 @@ from data_prep.shards import records
 from data_prep.shards.manifest import MANIFEST_NAME
 from data_prep.shards.verify import verify
 from data_prep.storage.scratch import PREFIX
-from tests.conftest import write_clip
-from tests.faults.processes import PATIENCE_S, Nodes, builders, decoders, still_decoding, wait_for
+from fault_injection.clips import write_clip
+from fault_injection.processes import (
+    PATIENCE_S,
+    Nodes,
+    builders,
+    decoders,
+    still_decoding,
+    wait_for,
+)
 
 RAY_KINDS = ("ray_decoder", "worker", "node", "driver")
 GO_ON = ("decoder", "ray_decoder", "worker", "node")
@@ -85,12 +92,12 @@ def make_world(folder: Path, *, clips: int, files: int = 40, shards: int = 12) -
 
 
 class Watch:
-    """Looks at a place while it is built: shards begun and finished, and when a manifest came."""
+    """Looks at a place while it is built: shards started and finished, and when a manifest came."""
 
     def __init__(self, out: Path, scratch: Path) -> None:
         self._out, self._scratch, self._ended = out, scratch, threading.Event()
-        self.begun: set[str] = set()
-        """Scratch folders, one for each time that a shard is begun."""
+        self.starts: set[str] = set()
+        """Scratch folders, one for each time a shard is started."""
         self.manifest_at: float | None = None
         self.finished_at_manifest = 0
         self._thread = threading.Thread(target=self._look_on, daemon=True)
@@ -112,7 +119,7 @@ class Watch:
             self._look()
 
     def _look(self) -> None:
-        self.begun.update(path.name for path in self._scratch.glob(f"{PREFIX}*"))
+        self.starts.update(path.name for path in self._scratch.glob(f"{PREFIX}*"))
         if self.manifest_at is None and (self._out / MANIFEST_NAME).exists():
             self.manifest_at = time.monotonic()
             self.finished_at_manifest = self.finished
@@ -137,7 +144,7 @@ class Stage:
             return subprocess.Popen(
                 self.world.command(out, workers, *more),
                 env=env,
-                cwd=Path(__file__).parents[2],
+                cwd=Path(__file__).parents[1],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -157,7 +164,7 @@ class Stage:
 def ended(build: "subprocess.Popen[str]", out: Path) -> dict[str, Any]:
     """What a build tells at its end. Raises RuntimeError where it fails or does not end."""
     try:
-        told, _ = build.communicate(timeout=PATIENCE_S)
+        report, _ = build.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         os.killpg(build.pid, signal.SIGKILL)
         build.communicate()
@@ -165,7 +172,7 @@ def ended(build: "subprocess.Popen[str]", out: Path) -> dict[str, Any]:
     if build.returncode:
         lines = out.with_suffix(".err").read_text().replace("\r", "\n").strip().splitlines()
         raise RuntimeError(f"the build ends with {build.returncode}: {(lines or ['?'])[-1]}")
-    return json.loads(told.splitlines()[-1])
+    return json.loads(report.splitlines()[-1])
 
 
 def files_of(out: Path) -> dict[str, str]:
@@ -185,10 +192,10 @@ def left_over(out: Path) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Undisturbed:
-    """A build that nobody kills: what must come out, and how long it takes."""
+    """An undisturbed build: what must come out, and how long it takes."""
 
     files: dict[str, str]
-    told: dict[str, Any]
+    report: dict[str, Any]
     duration_s: float
     """From the start of the first decoder to the manifest."""
     whole_s: float
@@ -203,8 +210,8 @@ def undisturbed(stage: Stage, out: Path, workers: int) -> Undisturbed:
     build = stage.start(out, workers)
     root = stage.root(build, workers)
     wait_for(lambda: decoders(root) or build.poll() is not None, "decoder")
-    begun = time.monotonic()
-    told = ended(build, out)
+    building_from = time.monotonic()
+    report = ended(build, out)
     whole_s = time.monotonic() - started
     watch.stop()
     assert watch.manifest_at is not None  # the build has succeeded
@@ -212,10 +219,10 @@ def undisturbed(stage: Stage, out: Path, workers: int) -> Undisturbed:
     verify(str(out))
     return Undisturbed(
         files=files_of(out),
-        told=told,
-        duration_s=watch.manifest_at - begun,
+        report=report,
+        duration_s=watch.manifest_at - building_from,
         whole_s=whole_s,
-        start_s=begun - started,
+        start_s=building_from - started,
     )
 
 
@@ -238,7 +245,7 @@ class Fate:
     scratch: int = 0
     """Folders left in the machine's temporary one."""
     again: int = 0
-    """Shards that were begun more than once."""
+    """Shards that were started more than once."""
     to_end_s: float = 0.0
     """From the kill to the build's end."""
     extra_s: float = 0.0
@@ -293,7 +300,7 @@ def disturb(
             faults=faults,
             left_over=left_over(out),
             scratch=stage.scratch_left(),
-            again=len(watch.begun) - stage.world.shards,
+            again=len(watch.starts) - stage.world.shards,
             to_end_s=round(time.monotonic() - killed, 2),
             extra_s=round(time.monotonic() - started - expected.whole_s, 2),
         )
@@ -349,12 +356,12 @@ def _to_the_end(
             stage.nodes.restore()
         if kind not in GO_ON:
             build = stage.start(out, 2 if kind in RAY_KINDS else 0)
-        told = ended(build, out)
+        report = ended(build, out)
         verify(str(out))
     except (RuntimeError, TimeoutError, ValueError, OSError) as error:
         return [*faults, str(error)]
-    if _counts(told) != _counts(expected.told):
-        faults.append(f"the counts are {_counts(told)}, not {_counts(expected.told)}")
+    if _counts(report) != _counts(expected.report):
+        faults.append(f"the counts are {_counts(report)}, not {_counts(expected.report)}")
     files = files_of(out)
     if files != expected.files:
         others = sorted(name for name, _ in files.items() ^ expected.files.items())
@@ -362,8 +369,8 @@ def _to_the_end(
     return faults
 
 
-def _counts(told: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if name not in ("out", "reused_shards")}
+def _counts(report: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in report.items() if name not in ("out", "reused_shards")}
 
 
 def half_published(out: Path, expected: Undisturbed) -> list[str]:

@@ -1,7 +1,7 @@
-"""A loopback HTTP proxy that stands before a real S3 server and spoils a share of the calls.
+"""A loopback HTTP proxy in front of a real S3 server that makes a share of the calls fail.
 
-The Host header is passed on as it came, so that signatures hold. Which call is spoiled, and how, is
-drawn from a seed, or decided by a function that a test gives.
+The Host header is passed on unchanged, so that signatures stay valid. Which call fails, and how, is
+drawn from a seed or decided by a function that a test gives.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ _SLOW_S = 0.2
 
 
 def at_random(share: float, seed: int, faults: tuple[str, ...] = FAULTS) -> Plan:
-    """This share of the calls, each fault equally often: dealt from packs, each shuffled anew."""
+    """This share of the calls, each fault equally often: dealt from packs, each shuffled again."""
     pack = [*faults, *[""] * round(len(faults) / share - len(faults))]
     draw, left = random.Random(seed), list[str]()
 
@@ -62,7 +62,7 @@ def first(fault: str, method: str, times: int = 1, within: str = "") -> Plan:
 
 
 class S3Proxy(ThreadingHTTPServer):
-    """Listens from its making on; ``running`` answers calls."""
+    """Listens as soon as it is created; ``running`` answers calls."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -77,15 +77,15 @@ class S3Proxy(ThreadingHTTPServer):
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all, and spoils nothing any more."""
+        """Forgets all calls and injects no more faults."""
         self.plan: Plan = lambda method, path: ""
         self.calls: list[tuple[str, str]] = []
         """Method and path of every call."""
         self.injected: Counter[str] = Counter()
-        """Spoiled calls, by fault."""
+        """Calls with a fault, by fault."""
 
     def next_fault(self, method: str, path: str) -> str:
-        """Counts a call, and says what is done to it.
+        """Counts a call and returns its fault.
 
         Counted at once: where the server is slow, a client may have given up and asked again before
         the fault has happened.
@@ -103,9 +103,12 @@ class S3Proxy(ThreadingHTTPServer):
             self.injected[fault] -= 1
             self.injected[happened] += 1
 
+    def transfer(self, direction: str, size: int) -> None:
+        """Called before ``size`` bytes are sent "to" or "from" the server; for subclasses."""
+
     @property
     def share(self) -> float:
-        """Of the calls that were spoiled, slow ones aside."""
+        """Share of the calls that failed, not counting slow ones."""
         return (self.injected.total() - self.injected["slow"]) / max(1, len(self.calls))
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -161,7 +164,9 @@ class _Handler(BaseHTTPRequestHandler):
         conditional = "If-Match" in self.headers or "If-None-Match" in self.headers
         # moto looks and then writes, in a thread for each call: two could find nothing there.
         with self.server.turn if conditional else contextlib.nullcontext():
+            self.server.transfer("to", len(body))
             answer, content = self._ask(body)
+            self.server.transfer("from", len(content))
         headers = [(n, v) for n, v in answer.getheaders() if n.lower() not in _PER_HOP]
         is_object = self.command == "GET" and "xml" not in (answer.getheader("Content-Type") or "")
         if fault == "short" and not (is_object and answer.status in (200, 206)):

@@ -1,0 +1,1 @@
+"""Faults to inject into builds and trainings, and what tests and benchmarks inject them into."""
