@@ -1,8 +1,8 @@
-"""One clip -> pictures and mono sound, or the reason why not. The file is opened once.
+"""One clip -> pictures and mono sound, or the reason for its rejection. The file is opened once.
 
-Pictures are JPEG without chroma subsampling, since chroma is what is learned. Sound is 16-bit mono
-WAV: it decodes twenty times faster than FLAC, for half as many bytes again. Both were chosen by
-measurement, see ``benchmarks/shard_format.py``.
+Pictures are JPEG without chroma subsampling, since chroma is what the networks learn. Sound is
+16-bit mono WAV: it decodes twenty times faster than FLAC at one and a half times the size. Both
+were chosen by measurement, see ``benchmarks/shard_format.py``.
 """
 
 import errno
@@ -21,7 +21,8 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from data_prep.media import frames, quality
+from data_prep.media import frames, pictures, quality
+from data_prep.media.container import AnyPacket, open_media
 from data_prep.media.frames import Window
 from data_prep.media.sample import (
     Excerpt,
@@ -31,22 +32,14 @@ from data_prep.media.sample import (
     Sample,
     SoundFate,
 )
-from data_prep.media.sound import (
-    FLOOR_DBFS,
-    AnyPacket,
-    Track,
-    decode_track,
-    level_dbfs,
-    open_media,
-    peak_dbfs,
-)
+from data_prep.media.sound import FLOOR_DBFS, Track, decode_track, level_dbfs, peak_dbfs
 from data_prep.media.wav import encode_wav
 
-_MISSING_S = 0.5  # at the end of a file: rounding, and packets that tell no length
+_MISSING_S = 0.5  # allowed at the end of a file: rounding, and packets without a duration
 
 
 def read_clip(source: bytes | Path, clip: Excerpt, settings: MediaSettings) -> Sample | Rejection:
-    """Decodes one clip from its content or its path. What a file does never raises."""
+    """Decodes one clip from its content or its path; nothing in the file makes this raise."""
     try:
         return read_clip_in_memory(source, clip, settings)
     except MemoryError:
@@ -54,7 +47,7 @@ def read_clip(source: bytes | Path, clip: Excerpt, settings: MediaSettings) -> S
 
 
 def out_of_memory(clip: Excerpt, settings: MediaSettings) -> Rejection:
-    """What becomes of a clip whose decoding takes too much memory."""
+    """The rejection of a clip whose decoding needs too much memory."""
     detail = f"needs more than {settings.max_memory_bytes >> 20} MiB of memory"
     return Rejection(key=clip.key, reason="too_large", detail=detail)
 
@@ -62,7 +55,7 @@ def out_of_memory(clip: Excerpt, settings: MediaSettings) -> Rejection:
 def read_clip_in_memory(
     source: bytes | Path, clip: Excerpt, settings: MediaSettings
 ) -> Sample | Rejection:
-    """As ``read_clip``, but raises MemoryError: a process without a past may have enough."""
+    """Like ``read_clip``, but raises MemoryError, since a fresh process may have enough."""
     try:
         return _read(_content(source, settings.max_bytes), clip, settings)
     except RejectedError as rejected:
@@ -75,9 +68,12 @@ def read_clip_in_memory(
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """The content of a plain file. Raises RejectedError for what is none, or is too large.
+    """The content of a regular file.
 
-    It is judged after it is opened, without waiting: a pipe has no end, a device has too much.
+    The file is opened without blocking and checked afterwards: pipes and devices may never end.
+
+    Raises:
+        RejectedError: it is missing, unreadable, too large or not a regular file.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -86,17 +82,19 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     except PermissionError:
         raise RejectedError("unreadable", f"{path.name} may not be read") from None
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENXIO):  # links in a circle, a socket
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # a loop of links, a socket
             raise
         raise RejectedError("missing", f"{path.name} is no plain file") from None
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise RejectedError("missing", f"{path.name} is no plain file")
-        if found.st_size > max_bytes:
-            raise RejectedError("too_large", f"{found.st_size} bytes; at most {max_bytes} are read")
+        if status.st_size > max_bytes:
+            raise RejectedError(
+                "too_large", f"{status.st_size} bytes; at most {max_bytes} are read"
+            )
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(found.st_size)
+            return file.read(status.st_size)
     finally:
         os.close(descriptor)
 
@@ -111,48 +109,67 @@ class _Pictures:
     motion: float | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Decoded:
+    """What is taken from a file while it is open; times in seconds from its start."""
+
+    window: Window
+    pictures: _Pictures
+    track: Track | None
+    track_start_s: float
+
+
 def _read(content: bytes, clip: Excerpt, settings: MediaSettings) -> Sample:
-    # Streams must not be asked for anything after their container is closed.
+    # Streams must not be used after their container is closed.
     with open_media(content) as container:
-        if len(container.streams) > settings.max_streams:
-            raise RejectedError("too_large", f"{len(container.streams)} streams")
-        video = frames.video_stream(container, settings)
-        audio = next(iter(container.streams.audio), None)
-        origin_s = (container.start_time or 0) / av.time_base
-        packets = _demux(container, [video.index, *([audio.index] if audio else [])], settings)
-        _reject_truncated(container, packets, origin_s)
-        shown = packets[video.index]
-        window = frames.find_window(shown, video, origin_s, clip, settings)
-        pictures = _pictures(shown, video, origin_s, window, settings)
-        heard_s = _sound_window(window, settings)
-        track = None
-        if audio is not None:
-            track = _track(packets[audio.index], audio, origin_s, heard_s, settings)
+        decoded = _decode(container, clip, settings)
+    taken, track = decoded.pictures, decoded.track
     level = level_dbfs(track.waveform) if track else FLOOR_DBFS
     sound, fate = _usable_sound(track, level, settings)
-    sound_start_s = max(track.start_s - origin_s, heard_s[0]) if track and sound else 0.0
     return Sample(
         key=clip.key,
-        pictures=tuple(_jpeg(image, settings) for image in pictures.images),
-        requested_s=tuple(round(time_s, 6) for time_s in pictures.requested_s),
-        actual_s=tuple(round(time_s, 6) for time_s in pictures.actual_s),
-        width=pictures.images[0].shape[1],
-        height=pictures.images[0].shape[0],
-        source_width=pictures.source_size[0],
-        source_height=pictures.source_size[1],
-        source_s=round(window.file_end_s, 6),
-        crop=pictures.crop,
-        colorfulness=round(max(map(quality.colorfulness, pictures.images)), 2),
-        motion=pictures.motion,
+        pictures=tuple(_jpeg(image, settings) for image in taken.images),
+        requested_s=tuple(round(time_s, 6) for time_s in taken.requested_s),
+        actual_s=tuple(round(time_s, 6) for time_s in taken.actual_s),
+        width=taken.images[0].shape[1],
+        height=taken.images[0].shape[0],
+        source_width=taken.source_size[0],
+        source_height=taken.source_size[1],
+        source_s=round(decoded.window.file_end_s, 6),
+        crop=taken.crop,
+        colorfulness=round(max(map(quality.colorfulness, taken.images)), 2),
+        motion=taken.motion,
         picture_hash=tuple(
-            quality.perceptual_hash(frames.square_thumbnail(image)) for image in pictures.images
+            quality.perceptual_hash(pictures.square_thumbnail(image)) for image in taken.images
         ),
         sound=sound,
         sound_fate=fate,
-        sound_start_s=round(sound_start_s, 6),
+        sound_start_s=round(decoded.track_start_s, 6) if sound else 0.0,
         sound_s=len(track.waveform) / settings.sample_rate_hz if track and sound else 0.0,
         rms_dbfs=round(level, 3),
         peak_dbfs=round(peak_dbfs(track.waveform), 3) if track else FLOOR_DBFS,
+    )
+
+
+def _decode(container: InputContainer, clip: Excerpt, settings: MediaSettings) -> _Decoded:
+    if len(container.streams) > settings.max_streams:
+        raise RejectedError("too_large", f"{len(container.streams)} streams")
+    video = frames.video_stream(container, settings)
+    audio = next(iter(container.streams.audio), None)
+    origin_s = (container.start_time or 0) / av.time_base
+    packets = _demux(container, [video.index, *([audio.index] if audio else [])], settings)
+    _reject_truncated(container, packets, origin_s)
+    window = frames.find_window(packets[video.index], video, origin_s, clip, settings)
+    taken = _pictures(packets[video.index], video, origin_s, window, settings)
+    sound_s = _sound_window(window, settings)
+    track = None
+    if audio is not None:
+        track = _track(packets[audio.index], audio, origin_s, sound_s, settings)
+    return _Decoded(
+        window=window,
+        pictures=taken,
+        track=track,
+        track_start_s=max(track.start_s - origin_s, sound_s[0]) if track else 0.0,
     )
 
 
@@ -182,11 +199,11 @@ def _demux(
 def _reject_truncated(
     container: InputContainer, packets: dict[int, list[AnyPacket]], origin_s: float
 ) -> None:
-    """Refuses a Matroska file that is cut off: its streams do not say how long they are."""
+    """Rejects a truncated Matroska file: unlike MP4, its streams do not declare their length."""
     if container.format.name != "matroska,webm" or not container.duration:
         return
     if len(packets) < len(container.streams) or not all(packets.values()):
-        return  # one that is not read may be the longest
+        return  # a stream that is not read may be the longest
     declared_s = container.duration / av.time_base
     end_s = max(
         float(((p.pts or 0) + (p.duration or 0)) * (p.time_base or 0)) - origin_s
@@ -197,21 +214,21 @@ def _reject_truncated(
 
 
 def _pictures(
-    shown: list[AnyPacket],
+    packets: list[AnyPacket],
     video: Any,
     origin_s: float,
     window: Window,
     settings: MediaSettings,
 ) -> _Pictures:
-    targets = frames.find_targets(shown, video, origin_s, window, settings)
+    targets = frames.find_targets(packets, video, origin_s, window, settings)
     outer = (
-        frames.outer_key_frames(shown, video, origin_s, window) if settings.measure_motion else []
+        frames.outer_key_frames(packets, video, origin_s, window) if settings.measure_motion else []
     )
-    decoded = frames.decode(shown, video, [*targets, *outer])
-    images, crop = frames.upright_images([decoded[t.pts] for t in targets], video, settings)
+    decoded = frames.decode(packets, video, [*targets, *outer])
+    images, crop = pictures.upright_images([decoded[t.pts] for t in targets], video, settings)
     motion = None
     if settings.measure_motion:
-        thumbnails = [frames.motion_thumbnail(frame) for frame in decoded.values()]
+        thumbnails = [pictures.motion_thumbnail(frame) for frame in decoded.values()]
         motion = round(quality.motion(thumbnails), 3)
     return _Pictures(
         images=images,
@@ -224,7 +241,7 @@ def _pictures(
 
 
 def _sound_window(window: Window, settings: MediaSettings) -> tuple[float, float]:
-    """Begin and end of the sound to keep, seconds in the file."""
+    """Start and end of the sound to keep, in seconds from the start of the file."""
     if settings.sound_s is None:
         return window.start_s, window.sound_end_s
     middle_s = (window.start_s + window.end_s) / 2
@@ -236,15 +253,15 @@ def _track(
     packets: list[AnyPacket],
     audio: AudioStream,
     origin_s: float,
-    heard_s: tuple[float, float],
+    sound_s: tuple[float, float],
     settings: MediaSettings,
 ) -> Track:
     return decode_track(
         packets,
         audio,
         settings.sample_rate_hz,
-        start_s=origin_s + heard_s[0],
-        end_s=origin_s + heard_s[1],
+        start_s=origin_s + sound_s[0],
+        end_s=origin_s + sound_s[1],
         max_s=settings.max_s,
     )
 

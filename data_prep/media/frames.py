@@ -1,10 +1,7 @@
-"""Which frames of a video are taken, and how they become upright sRGB pictures.
+"""Chooses the frames of a video that become pictures, and decodes them.
 
-A picture is the frame that is on screen at the asked time, exactly: only the packets from the key
-frame before it are decoded, and of those only the ones that others refer to. Pictures keep their
-aspect ratio, with the short side at ``size_px`` (a smaller source is scaled up, so that a crop of
-``size_px`` always fits), rotation metadata and non-square pixels applied; of an interlaced frame
-one field is taken. A file that names no colour matrix is read as BT.601, as FFmpeg does.
+A picture is exactly the frame that is on screen at the requested time. Only the packets from the
+key frame before it are decoded, and of those only the ones that other frames refer to.
 """
 
 import bisect
@@ -21,53 +18,46 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorTrc, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
-from data_prep.media.orientation import turn_of
-from data_prep.media.quality import letterbox
+from data_prep.media.container import VIDEO_CODECS, AnyPacket
 from data_prep.media.sample import Excerpt, MediaSettings, RejectedError
-from data_prep.media.sound import VIDEO_CODECS, AnyPacket
 
-_SCALING = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.BITEXACT
-)
-_WIDE_TRANSFERS = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
-_WIDE_MATRICES = (9, 10)  # BT.2020
-_MOTION_SIZE = 64, 36
-_ROOM_BYTES_PER_PIXEL = 6  # two frames and more
+_PROBE_BYTES_PER_PIXEL = 6  # a little more than two frames take
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """The part of a file that makes a sample, seconds from its beginning."""
+    """The part of a file that makes a sample, in seconds from the start of the file."""
 
     start_s: float
     end_s: float
     sound_end_s: float
     """Infinite for a whole file, whose sound may outlast its pictures."""
     file_end_s: float
-    """Where the file's last picture ends."""
+    """End of the last frame of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A frame to decode: when it is asked for, and the packets that hold it."""
+    """A frame to decode."""
 
     requested_s: float
+    """The time at which it is on screen, in seconds from the start of the file."""
     pts: int
+    """Its presentation timestamp."""
     first: int
-    """Packet, by its number in decoding order, with the key frame it depends on."""
+    """Index, in decoding order, of the packet with the key frame that it depends on."""
     last: int
-    """The packet that holds it."""
+    """Index of the packet that contains it."""
 
 
 def video_stream(container: InputContainer, settings: MediaSettings) -> VideoStream:
-    """The first stream of moving pictures, its decoder made ready."""
+    """The first video stream that is not cover art, with its decoder configured.
+
+    Raises:
+        RejectedError: there is none, or it is too large, too long or of an unknown codec.
+    """
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         raise RejectedError("no_picture", "no video stream")
@@ -85,7 +75,7 @@ def video_stream(container: InputContainer, settings: MediaSettings) -> VideoStr
         raise RejectedError(
             "too_long", f"{declared_s:.1f} s; at most {settings.max_s:g} s are read"
         )
-    # One thread, so that what to skip can be told from packet to packet.
+    # One thread, so that the frames to skip can be chosen for each packet.
     context.thread_count = 1
     context.options = {"max_pixels": str(settings.max_pixels)}
     return video
@@ -98,7 +88,11 @@ def find_window(
     clip: Excerpt,
     settings: MediaSettings,
 ) -> Window:
-    """The clip's window, cut to what the file really holds."""
+    """The clip's window, cut to what the file really contains.
+
+    Raises:
+        RejectedError: the file is empty, too long or truncated, or the window is too short.
+    """
     ends = [(p.pts or 0) + (p.duration or 0) for p in frames if not p.is_discard]
     if not ends:
         raise RejectedError("no_picture", "no frames")
@@ -128,7 +122,11 @@ def find_targets(
     window: Window,
     settings: MediaSettings,
 ) -> list[Target]:
-    """Pictures to take, at the middles of equal parts of the window, in order of time."""
+    """Frames at the middles of equal parts of the window, in order of time.
+
+    Raises:
+        RejectedError: there is no frame or no key frame at or before one of these times.
+    """
     shown = sorted(
         (p.pts, number) for number, p in enumerate(frames) if p.pts is not None and not p.is_discard
     )
@@ -157,7 +155,7 @@ def find_targets(
 def outer_key_frames(
     frames: Sequence[AnyPacket], video: VideoStream, origin_s: float, window: Window
 ) -> list[Target]:
-    """The first and the last key frame of the window: what tells a still picture at least cost."""
+    """The first and the last key frame of the window: the cheapest way to detect a still video."""
     times_s = {n: seconds(_pts(frames, n), video) - origin_s for n in _key_frames(frames)}
     inside = [n for n, time_s in times_s.items() if window.start_s <= time_s < window.end_s]
     ends = sorted({inside[0], inside[-1]}) if inside else []
@@ -167,10 +165,11 @@ def outer_key_frames(
 def decode(
     frames: Sequence[AnyPacket], video: VideoStream, targets: Iterable[Target]
 ) -> dict[int, VideoFrame]:
-    """The targets' frames by ``pts``. One that is neither wanted nor referred to is skipped.
+    """The targets' frames by ``pts``; frames that are neither wanted nor referred to are skipped.
 
-    A decoder patches damaged frames up with parts of others: they, and what refers to them, are not
-    what was filmed.
+    Raises:
+        RejectedError: a frame is damaged or missing. A decoder conceals damage with parts of other
+            frames, so it and the frames that refer to it do not show what was filmed.
     """
     targets = sorted(targets, key=lambda target: (target.first, target.last))
     wanted = {target.pts for target in targets}
@@ -197,98 +196,21 @@ def _decoded(context: Any, packet: AnyPacket | None) -> list[VideoFrame]:
     try:
         return context.decode(packet)
     except FFmpegError:
-        # Some decoders call it invalid data where they get no memory; this raises MemoryError.
-        np.empty(_ROOM_BYTES_PER_PIXEL * context.width * context.height, np.uint8)
+        # Some decoders report a failed allocation as invalid data; this raises MemoryError then.
+        np.empty(_PROBE_BYTES_PER_PIXEL * context.width * context.height, np.uint8)
         raise
 
 
-def upright_images(
-    frames: Sequence[VideoFrame], video: VideoStream, settings: MediaSettings
-) -> tuple[list[NDArray[np.uint8]], tuple[int, ...]]:
-    """Frames as sRGB pictures, uint8 [h w 3], and what was kept of them where bars were cut."""
-    for frame in frames:
-        refuse_wide_gamut(frame)
-    if len({(frame.width, frame.height) for frame in frames}) > 1:
-        raise RejectedError("undecodable", "frames of several sizes")
-    crop = letterbox([full_rgb(frame) for frame in frames]) if settings.cut_letterbox else None
-    scaler = VideoReformatter()  # for all of them: to set one up takes a tenth of a frame's time
-    return [_upright(frame, crop, video, scaler, settings) for frame in frames], crop or ()
-
-
-def refuse_wide_gamut(frame: VideoFrame) -> None:
-    """Raises RejectedError for a frame that is not of BT.601 or BT.709."""
-    if (
-        frame.color_trc in _WIDE_TRANSFERS
-        or frame.color_primaries == ColorPrimaries.BT2020
-        or frame.colorspace in _WIDE_MATRICES
-    ):
-        raise RejectedError("wide_gamut", "HDR or BT.2020: colours would come out wrong")
-
-
-def motion_thumbnail(frame: VideoFrame) -> NDArray[np.uint8]:
-    """A small grey picture of a frame, uint8 [h w]."""
-    return _grey(frame, *_MOTION_SIZE)
-
-
-def square_thumbnail(image: NDArray[np.uint8], side: int = 32) -> NDArray[np.uint8]:
-    """A small grey picture of a picture [h w 3], stretched to a square."""
-    return _grey(VideoFrame.from_ndarray(image, format="rgb24"), side, side)
-
-
 def seconds(ticks: int, video: VideoStream) -> float:
-    """A number of the stream's clock ticks in seconds."""
+    """Ticks of the stream's clock in seconds."""
     return float(ticks * (video.time_base or Fraction(1, av.time_base)))
 
 
-def _upright(
-    frame: VideoFrame,
-    crop: tuple[int, int, int, int] | None,
-    video: VideoStream,
-    scaler: VideoReformatter,
-    settings: MediaSettings,
-) -> NDArray[np.uint8]:
-    """By way of RGB, since FFmpeg loses up to two levels when it goes from one YCbCr to another."""
-    left, top, pixels_wide, pixels_high = crop or (0, 0, frame.width, frame.height)
-    width = pixels_wide * float(video.sample_aspect_ratio or 1)
-    height = float(pixels_high)
-    if max(width, height) > settings.max_aspect * min(width, height):
-        raise RejectedError("no_picture", f"a picture of {width:.0f}x{height:.0f} is too oblong")
-    scale = 1.0 if settings.size_px is None else settings.size_px / min(width, height)
-    source = frame
-    if crop or frame.interlaced_frame:
-        rows = slice(top, top + pixels_high, 2 if frame.interlaced_frame else 1)
-        kept = np.ascontiguousarray(full_rgb(frame)[rows, left : left + pixels_wide])
-        source = VideoFrame.from_ndarray(kept, format="rgb24")
-    scaled = scaler.reformat(
-        source,
-        width=round(width * scale),
-        height=round(height * scale),
-        format="rgb24",
-        interpolation=_SCALING,
-        threads=1,
-    )
-    image = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
-    return turn_of(frame).upright(image)
-
-
-def full_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
-    converted = frame.reformat(format="rgb24", interpolation=_SCALING, threads=1)
-    return np.asarray(converted.to_ndarray(), dtype=np.uint8)
-
-
-def _grey(frame: VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
-    small = frame.reformat(
-        width=width,
-        height=height,
-        format="gray",
-        interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT,
-        threads=1,
-    )
-    return np.asarray(small.to_ndarray(), dtype=np.uint8)
-
-
 def _key_frames(frames: Sequence[AnyPacket], *, shown: bool = True) -> list[int]:
-    """Those that are shown, or all: what an edit list cuts off is still decoded for the rest."""
+    """Indices of the key frames that are shown, or of all.
+
+    Frames that an edit list cuts off are not shown, but later frames may depend on them.
+    """
     return [
         n
         for n, p in enumerate(frames)

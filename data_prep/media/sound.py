@@ -1,55 +1,32 @@
-"""Sound of a media file -> mono PCM at a set rate, its level.
+"""Decodes the sound of a media file to mono PCM at a given sample rate, and measures its level."""
 
-Also the one place where a media file is opened: from memory, with demuxers of files only, so that a
-playlist named ``.mp4`` cannot make FFmpeg fetch anything, and with the decoders that are needed, so
-that no other one is started to find out what a file holds.
-"""
-
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
+from typing import Any, cast
 
-import av
 import numpy as np
 from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
-from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
-from av.packet import Packet
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    AnyPacket: TypeAlias = Packet[Any]
-else:  # the class takes no parameter at run time
-    AnyPacket = Packet
+from data_prep.media.container import SOUND_CODECS, SOUND_DEMUXERS, AnyPacket, open_media
 
-VIDEO_DEMUXERS = "mov,matroska"
-SOUND_DEMUXERS = VIDEO_DEMUXERS + ",wav,flac,ogg,mp3,aac,aiff"
-VIDEO_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
-"""Codecs of pictures that are decoded; another is a rejection."""
-SOUND_CODECS = (
-    *("aac", "mp3", "ac3", "opus", "vorbis", "flac", "alac"),
-    *("pcm_u8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"),
-    *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw"),
-)
-"""Codecs of sound that are decoded; another counts as sound that cannot be."""
 FLOOR_DBFS = -120.0
-"""Levels are given no lower than this: silence has none."""
+"""The lowest level reported; silence has no level in dB."""
 
 _MARGIN_S = 0.1
-"""Decoded beside a window, since the first packets of a decoder are not yet right."""
+"""Decoded around a window, because a decoder's first packets come out wrong."""
 _MAX_DAMAGED_SHARE = 0.1
-_JOINED_SAMPLES = 1 << 17
-"""Resampled at once: fewer cost more calls, more outgrow the processor's cache."""
-_HOLE_S, _LONGEST_HOLE_S = 0.1, 60.0
+_BLOCK_SAMPLES = 1 << 17
+"""Resampled at a time: smaller blocks take more calls, larger ones outgrow the CPU's cache."""
+_MIN_GAP_S, _MAX_GAP_S = 0.1, 60.0
 _RATES_HZ = 1000, 768_000
-_MAX_FORMS = 16
-_DECODERS = ",".join((*VIDEO_CODECS, "libdav1d", *SOUND_CODECS, "mp3float"))
+_MAX_FORMATS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,48 +34,35 @@ class Track:
     """Decoded sound."""
 
     waveform: NDArray[np.float32]
-    """Mono, in [-1, 1], of the asked rate: float32 [t]."""
+    """Mono samples in [-1, 1] at the requested rate: float32 [t]."""
     start_s: float = 0.0
-    """When it begins, on the stream's clock."""
+    """When the waveform starts, on the stream's clock."""
     error: str = ""
-    """What went wrong in decoding; the waveform ends there."""
-
-
-def open_media(content: bytes | BinaryIO, demuxers: str = VIDEO_DEMUXERS) -> InputContainer:
-    """Opens a file in memory or an open one. Raises ``av.FFmpegError`` if none of ``demuxers``."""
-    return av.open(
-        io.BytesIO(content) if isinstance(content, bytes) else content,
-        mode="r",
-        container_options={
-            "format_whitelist": demuxers,
-            "protocol_whitelist": "file",
-            "codec_whitelist": _DECODERS,
-        },
-        metadata_errors="replace",
-        buffer_size=1 << 17,
-    )
+    """Why the sound could not be decoded; empty if it could. The waveform is empty otherwise."""
 
 
 def read_sound(
     source: bytes | Path, sample_rate_hz: int, *, max_s: float = 600.0
 ) -> NDArray[np.float32]:
-    """The mono waveform, in [-1, 1], of a sound file or of a video's sound track: float32 [t].
+    """The mono waveform, in [-1, 1], of a sound file or of a video's soundtrack: float32 [t].
 
-    Raises FileNotFoundError, and ValueError where it holds no sound or more than ``max_s`` of it.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it contains no usable sound, or more than ``max_s`` seconds of it.
     """
     name = "this file" if isinstance(source, bytes) else str(source)
     content = source if isinstance(source, bytes) else source.read_bytes()
     try:
         with open_media(content, SOUND_DEMUXERS) as container:
             if not container.streams.audio:
-                raise ValueError(f"{name} holds no sound")
+                raise ValueError(f"{name} contains no sound")
             stream = container.streams.audio[0]
             packets = [packet for packet in container.demux(stream) if packet.size]
             track = decode_track(packets, stream, sample_rate_hz, max_s=max_s)
     except FFmpegError as error:
-        raise ValueError(f"{name} is no sound file that can be read: {error.strerror}") from None
+        raise ValueError(f"{name} is not a readable sound file: {error.strerror}") from None
     if track.error or not len(track.waveform):
-        raise ValueError(f"{name} holds no usable sound: {track.error or 'it is empty'}")
+        raise ValueError(f"{name} contains no usable sound: {track.error or 'it is empty'}")
     return track.waveform
 
 
@@ -111,10 +75,13 @@ def decode_track(
     end_s: float = math.inf,
     max_s: float = 600.0,
 ) -> Track:
-    """Decodes and resamples what sounds between two moments of the stream's own clock.
+    """Decodes and resamples the sound between two times on the stream's clock.
 
-    Packets that cannot be decoded are passed over, as players do, up to a tenth of them. Raises
-    MemoryError, and nothing else that is the stream's fault.
+    Undecodable packets are skipped, as players do, up to a tenth of them. What is wrong with the
+    stream is returned in ``Track.error``.
+
+    Raises:
+        MemoryError: decoding needs too much memory.
     """
     if refusal := sound_refusal(stream):
         return Track(waveform=np.zeros(0, np.float32), error=refusal)
@@ -126,7 +93,7 @@ def decode_track(
             if decoder.fed_s > max_s:
                 raise ValueError(f"more than {max_s:g} s of sound")
         decoder.finish()
-        waveform, begins_s = decoder.take(), decoder.begins_s or 0.0
+        waveform, decoded_from_s = decoder.take(), decoder.start_s or 0.0
     except MemoryError:
         raise
     except (FFmpegError, ValueError, ArithmeticError) as failure:
@@ -134,28 +101,28 @@ def decode_track(
     if decoder.damaged > _MAX_DAMAGED_SHARE * len(inside):
         error = f"{decoder.damaged} of {len(inside)} packets are damaged"
         return Track(waveform=waveform[:0], error=error)
-    first = round(max(start_s - begins_s, 0.0) * sample_rate_hz)
-    last = round(max(min(end_s - begins_s, max_s), 0.0) * sample_rate_hz)
+    first = round(max(start_s - decoded_from_s, 0.0) * sample_rate_hz)
+    last = round(max(min(end_s - decoded_from_s, max_s), 0.0) * sample_rate_hz)
     inside_window = waveform[first:last]
     if not np.isfinite(inside_window).all():
-        return Track(waveform=waveform[:0], error="samples that are no numbers")
-    return Track(waveform=np.clip(inside_window, -1.0, 1.0), start_s=max(begins_s, start_s))
+        return Track(waveform=waveform[:0], error="samples that are not numbers")
+    return Track(waveform=np.clip(inside_window, -1.0, 1.0), start_s=max(decoded_from_s, start_s))
 
 
 def level_dbfs(waveform: NDArray[np.float32]) -> float:
-    """RMS level relative to full scale, dB."""
+    """RMS level relative to full scale, in dB."""
     if not len(waveform):
         return FLOOR_DBFS
     return _decibels(math.sqrt(float(np.mean(np.square(waveform, dtype=np.float64)))))
 
 
 def peak_dbfs(waveform: NDArray[np.float32]) -> float:
-    """Largest magnitude relative to full scale, dB."""
+    """Largest magnitude relative to full scale, in dB."""
     return _decibels(float(np.max(np.abs(waveform), initial=0.0)))
 
 
 def sound_refusal(stream: AudioStream) -> str:
-    """Why a stream is not decoded at all; empty: it is."""
+    """Why a stream is not decoded at all; empty if it is."""
     context = cast(Any, stream.codec_context)
     if context is None or context.codec.canonical_name not in SOUND_CODECS:
         name = "unknown" if context is None else context.codec.canonical_name
@@ -167,23 +134,30 @@ def sound_refusal(stream: AudioStream) -> str:
 
 
 class SoundDecoder:
-    """Packets in, resampled mono out. Frames are joined first: each step of a resampler is dear.
+    """Takes packets and returns resampled mono.
 
-    ``feed`` raises FFmpegError, ValueError or ArithmeticError where the stream cannot be read on.
+    Frames are collected and resampled in blocks, because every call of the resampler is expensive.
     """
 
     def __init__(self, stream: AudioStream, sample_rate_hz: int) -> None:
         self._context: Any = stream.codec_context
         self._rate_hz = sample_rate_hz
-        self._form: tuple[str, str, int] | None = None
-        self._forms = 0
+        self._format: tuple[str, str, int] | None = None
+        self._formats = 0
         self._parts: list[NDArray[np.float32]] = []
-        self.begins_s: float | None = None
+        self.start_s: float | None = None
+        """Time of the first sample on the stream's clock; None before the first frame."""
         self.fed_s = 0.0
+        """Seconds of sound decoded so far."""
         self.damaged = 0
+        """Packets skipped because they could not be decoded."""
 
     def feed(self, packet: AnyPacket | None) -> None:
-        """Decodes a packet; None: what the decoder still holds."""
+        """Decodes a packet; None flushes the decoder.
+
+        Raises:
+            FFmpegError, ValueError, ArithmeticError: the rest of the stream cannot be decoded.
+        """
         try:
             frames = self._context.decode(packet)
         except InvalidDataError:
@@ -191,48 +165,51 @@ class SoundDecoder:
             return
         for frame in cast("list[AudioFrame]", frames):
             time_s = frame.time
-            if self.begins_s is None:
-                self.begins_s = float(time_s or 0.0)
+            if self.start_s is None:
+                self.start_s = float(time_s or 0.0)
             frame.pts = None
-            self._take_form(frame)
-            hole_s = (time_s or 0.0) - self.begins_s - self.fed_s
-            if hole_s > _HOLE_S:
-                self._fill(frame, hole_s)
+            self._set_format(frame)
+            gap_s = (time_s or 0.0) - self.start_s - self.fed_s
+            if gap_s > _MIN_GAP_S:
+                self._fill_gap(frame, gap_s)
             self.fed_s += frame.samples / frame.sample_rate
             self._decoded.write(frame)
-            if self._decoded.samples >= _JOINED_SAMPLES:
+            if self._decoded.samples >= _BLOCK_SAMPLES:
                 self._resample(self._decoded.read())
 
     def finish(self) -> None:
-        """Decodes what is left; nothing may be fed thereafter."""
+        """Decodes and resamples what is left; nothing may be fed afterwards."""
         self.feed(None)
         self._drain()
 
     def take(self) -> NDArray[np.float32]:
-        """The waveform since the last call; some seconds lag behind what was fed."""
+        """The waveform since the last call; it lags some seconds behind what was fed."""
         parts, self._parts = self._parts, []
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
-    def _take_form(self, frame: AudioFrame) -> None:
-        """Begins anew where channels or rate change: ``AudioFifo`` would read past the frame."""
-        form = frame.format.name, frame.layout.name, frame.sample_rate
-        if form == self._form:
+    def _set_format(self, frame: AudioFrame) -> None:
+        """Starts a new FIFO and resampler if channels or rate change.
+
+        ``AudioFifo`` would read past the end of such a frame.
+        """
+        new_format = frame.format.name, frame.layout.name, frame.sample_rate
+        if new_format == self._format:
             return
         self._drain()
-        self._form, self._forms = form, self._forms + 1
-        if self._forms > _MAX_FORMS:
-            raise ValueError(f"channels or rate change more than {_MAX_FORMS} times")
+        self._format, self._formats = new_format, self._formats + 1
+        if self._formats > _MAX_FORMATS:
+            raise ValueError(f"channels or rate change more than {_MAX_FORMATS} times")
         self._decoded = AudioFifo()
-        # Weights that sum to 1: FFmpeg's own for floats make stereo 3 dB louder, and clip.
+        # Weights that sum to 1: FFmpeg's default for floats makes stereo 3 dB louder and clips.
         self._resampler = AudioResampler(
             format="flt", layout="mono", rate=self._rate_hz, options={"rematrix_maxval": "1"}
         )
 
-    def _fill(self, frame: AudioFrame, hole_s: float) -> None:
-        """Silence where packets are missing: what follows would slide forward."""
-        if hole_s > _LONGEST_HOLE_S:
-            raise ValueError(f"a hole of {hole_s:.1f} s")
-        samples = round(hole_s * frame.sample_rate)
+    def _fill_gap(self, frame: AudioFrame, gap_s: float) -> None:
+        """Inserts silence for missing packets; without it, later sound would move forward."""
+        if gap_s > _MAX_GAP_S:
+            raise ValueError(f"a gap of {gap_s:.1f} s")
+        samples = round(gap_s * frame.sample_rate)
         like = frame.to_ndarray()
         shape = like.shape[0], like.shape[1] // frame.samples * samples
         zeros: Any = np.zeros(shape, like.dtype)
@@ -242,7 +219,7 @@ class SoundDecoder:
         self.fed_s += samples / frame.sample_rate
 
     def _drain(self) -> None:
-        if self._form is None:
+        if self._format is None:
             return
         if self._decoded.samples:
             self._resample(self._decoded.read())
@@ -254,7 +231,7 @@ class SoundDecoder:
 
 
 def _mono(frame: AudioFrame) -> AudioFrame:
-    """Stereo as its mean, which FFmpeg would only take after resampling both channels."""
+    """Stereo as the mean of its channels, which FFmpeg would only take after resampling both."""
     if (frame.format.name, frame.layout.name) != ("fltp", "stereo"):
         return frame
     mean = _channel(frame, 0) + _channel(frame, 1)
@@ -265,13 +242,13 @@ def _mono(frame: AudioFrame) -> AudioFrame:
 
 
 def _channel(frame: AudioFrame, number: int) -> NDArray[np.float32]:
-    """One plane of a frame of floats, not copied as ``to_ndarray`` would: float32 [t]."""
+    """A view of one plane of a frame of floats (``to_ndarray`` would copy): float32 [t]."""
     plane: Any = frame.planes[number]
     return np.frombuffer(plane, np.float32, frame.samples)
 
 
 def _overlapping(packets: Sequence[AnyPacket], start_s: float, end_s: float) -> list[AnyPacket]:
-    """Packets that sound between two moments; whole numbers are compared, for there are many."""
+    """Packets that sound between two times. Times are compared in ticks, which is faster."""
     if not packets or (math.isinf(start_s) and math.isinf(end_s)):
         return list(packets)
     tick_s = float(packets[0].time_base)

@@ -119,7 +119,7 @@ def test_a_file_that_names_others_opens_none_of_them(contents, canary, name):
     expected = text_cases("", 0)[name].expected
     check(read_clip(contents[name], clip_of(name), SETTINGS), expected)
     if name != "data-elsewhere":  # which has sound of its own
-        with pytest.raises(ValueError, match="no sound"):
+        with pytest.raises(ValueError, match=r"not a readable sound file|contains no"):
             read_sound(contents[name], 16000)
     assert not canary.touched()
 

@@ -15,10 +15,10 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from data_prep.catalog import VIDEO_SUFFIXES
-from data_prep.media import frames
-from data_prep.media.orientation import Turn, turn_of
+from data_prep.media import frames, pictures
+from data_prep.media.container import AnyPacket, open_media
+from data_prep.media.orientation import Orientation, orientation_of
 from data_prep.media.sample import MediaSettings, RejectedError
-from data_prep.media.sound import AnyPacket, open_media
 
 _LEAST_MISSING_S, _MOST_PRESENT_SHARE = 1.0, 0.95
 """A video is truncated if it lacks more seconds at its end, and has less of its length."""
@@ -68,7 +68,7 @@ class VideoReader:
         self._unknown = len(sounds) - len(self.audio)
         self.video.thread_type, self.video.thread_count = "AUTO", 0
         self.rate = self.video.average_rate or self.video.guessed_rate or Fraction(25)
-        self.orientation = Turn()
+        self.orientation = Orientation()
         self.metadata = {
             key: value
             for key, value in self._container.metadata.items()
@@ -97,7 +97,7 @@ class VideoReader:
     def pixel_aspect(self) -> float:
         """Width of a pixel divided by its height, in the upright picture."""
         aspect = float(self.video.sample_aspect_ratio or 1)
-        return 1 / aspect if self.orientation.swapped else aspect
+        return 1 / aspect if self.orientation.transposed else aspect
 
     def close(self) -> None:
         """Close the container."""
@@ -170,11 +170,11 @@ class VideoReader:
 
     def _to_rgb(self, frame: VideoFrame) -> DecodedFrame:
         try:
-            frames.refuse_wide_gamut(frame)
+            pictures.refuse_wide_gamut(frame)
         except RejectedError as error:
             raise self._refusal(error) from None
-        self.orientation = turn_of(frame)
-        rgb = self.orientation.upright(frames.full_rgb(frame))
+        self.orientation = orientation_of(frame)
+        rgb = self.orientation.upright(pictures.full_rgb(frame))
         time_s = frames.seconds(frame.pts or 0, self.video)
         return DecodedFrame(rgb=rgb, frame=frame, time_s=time_s)
 

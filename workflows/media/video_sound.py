@@ -8,7 +8,8 @@ from av.error import FFmpegError
 from av.stream import Discard
 from numpy.typing import NDArray
 
-from data_prep.media.sound import AnyPacket, SoundDecoder, open_media, sound_refusal
+from data_prep.media.container import AnyPacket, open_media
+from data_prep.media.sound import SoundDecoder, sound_refusal
 
 
 class SoundWindows:
@@ -92,6 +93,6 @@ class SoundWindows:
             self._problem = f"no sound after {self._total / self._rate_hz:.1f} s: {error}"
         self._packets_damaged = decoder.damaged
         taken = decoder.take()
-        self._start_s = decoder.begins_s
+        self._start_s = decoder.start_s
         if len(taken):
             self._samples = np.concatenate((self._samples, taken))

@@ -14,8 +14,8 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from data_prep.media.container import AnyPacket
 from data_prep.media.orientation import display_matrix
-from data_prep.media.sound import AnyPacket
 from workflows.media.video_reader import DecodedFrame, VideoReader, reason_of
 
 TARGET_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")

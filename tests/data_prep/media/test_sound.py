@@ -59,7 +59,7 @@ def test_sound_does_not_depend_on_how_much_is_resampled_at_once(
 ):
     path = make_clip(tmp_path / "a.mp4", layout=layout, sound_rate_hz=rate_hz)
     whole = read(path).sound
-    monkeypatch.setattr("data_prep.media.sound._JOINED_SAMPLES", 3000)
+    monkeypatch.setattr("data_prep.media.sound._BLOCK_SAMPLES", 3000)
     assert read(path).sound == whole
 
 
@@ -102,10 +102,10 @@ def test_read_sound_of_a_clip_is_the_sound_in_the_shard(make_clip, tmp_path):
 
 def test_read_sound_refuses_what_is_none(make_clip, tmp_path):
     (tmp_path / "words.wav").write_bytes(b"these are words" * 100)
-    with pytest.raises(ValueError, match=r"words\.wav is no sound file"):
+    with pytest.raises(ValueError, match=r"words\.wav is not a readable sound file"):
         read_sound(tmp_path / "words.wav", 16000)
     mute = make_clip(tmp_path / "mute.mp4", tone_hz=None)
-    with pytest.raises(ValueError, match=r"mute\.mp4 holds no sound"):
+    with pytest.raises(ValueError, match=r"mute\.mp4 contains no sound"):
         read_sound(mute, 16000)
     with pytest.raises(FileNotFoundError):
         read_sound(tmp_path / "nowhere.wav", 16000)

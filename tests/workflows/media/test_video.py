@@ -15,7 +15,7 @@ from aiaic.networks.backbone import BackboneConfig
 from aiaic.networks.encoders import EncoderConfig
 from aiaic.networks.guidance import GuidanceConfig
 from aiaic.networks.model import ModelConfig, build_model
-from data_prep.media.orientation import turn_of
+from data_prep.media.orientation import orientation_of
 from workflows.media import video
 
 GREY = (120, 120, 120)
@@ -133,8 +133,10 @@ def test_rotation_is_kept_and_frames_are_colorized_upright(make_clip, colorizer,
     before, after = frames(turned)[0], frames(tmp_path / "out.mp4")[0]
     assert before.rotation == after.rotation != 0
     assert (after.width, after.height) == (before.width, before.height)
-    seen = turn_of(after).upright(after.to_ndarray(format="rgb24"))
-    expected = colorizer.colorize(turn_of(before).upright(before.to_ndarray(format="rgb24"))).rgb
+    seen = orientation_of(after).upright(after.to_ndarray(format="rgb24"))
+    expected = colorizer.colorize(
+        orientation_of(before).upright(before.to_ndarray(format="rgb24"))
+    ).rgb
     distance = np.linalg.norm(blocks(seen) - blocks(expected), axis=-1)
     assert distance.mean() < 1.5
     assert np.linalg.norm(blocks(seen) - blocks(expected[::-1, ::-1]), axis=-1).mean() > 2

@@ -1,0 +1,51 @@
+"""Opening media files safely.
+
+Files are read from memory, with demuxers that read nothing but the file itself, so that a playlist
+named ``.mp4`` cannot make FFmpeg open or fetch anything else. Only the decoders listed here may
+run, even while FFmpeg finds out what a file contains.
+"""
+
+import io
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+
+if TYPE_CHECKING:
+    AnyPacket: TypeAlias = Packet[Any]
+else:  # the class takes no type parameter at run time
+    AnyPacket = Packet
+
+VIDEO_DEMUXERS = "mov,matroska"
+SOUND_DEMUXERS = VIDEO_DEMUXERS + ",wav,flac,ogg,mp3,aac,aiff"
+VIDEO_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
+"""Video codecs that are decoded; clips with any other are rejected."""
+SOUND_CODECS = (
+    *("aac", "mp3", "ac3", "opus", "vorbis", "flac", "alac"),
+    *("pcm_u8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"),
+    *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw"),
+)
+"""Sound codecs that are decoded; sound in any other counts as undecodable."""
+
+_DECODERS = ",".join((*VIDEO_CODECS, "libdav1d", *SOUND_CODECS, "mp3float"))
+_READ_BYTES = 1 << 17  # at a time; each read is a call from FFmpeg into Python
+
+
+def open_media(content: bytes | BinaryIO, demuxers: str = VIDEO_DEMUXERS) -> InputContainer:
+    """Opens a media file, given as its content or as an open binary file.
+
+    Raises:
+        av.FFmpegError: none of ``demuxers`` can read it.
+    """
+    return av.open(
+        io.BytesIO(content) if isinstance(content, bytes) else content,
+        mode="r",
+        container_options={
+            "format_whitelist": demuxers,
+            "protocol_whitelist": "file",
+            "codec_whitelist": _DECODERS,
+        },
+        metadata_errors="replace",
+        buffer_size=_READ_BYTES,
+    )
