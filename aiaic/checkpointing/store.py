@@ -18,6 +18,18 @@ Fill = Callable[[Path], object]
 Losses = dict[str, float | None]
 """``validation_loss`` of checkpoints by name; None for one that was not validated."""
 
+_PERMANENT = (
+    FileNotFoundError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+    FileExistsError,
+)
+"""Failures that no retry fixes. A full disk is not among them: space may be freed.
+
+The same kinds as ``data_prep.storage.retry.PERMANENT``, which this package must not import; a test
+of ``workflows`` keeps the two equal."""
+
 
 @runtime_checkable
 class Store(Protocol):
@@ -88,7 +100,7 @@ class FolderStore:
         return str(self.folder / name)
 
     def may_pass(self, error: OSError) -> bool:
-        return True
+        return not isinstance(error, _PERMANENT)
 
 
 def validation_loss(record: Record) -> float | None:

@@ -1,19 +1,22 @@
 """Places: one way to paths, ``file://`` and ``s3://``, with atomic publication."""
 
+from data_prep.storage.addresses import (
+    absolute,
+    is_local,
+    join,
+    local_path,
+    name_of,
+    parent_of,
+)
 from data_prep.storage.places import (
     ConflictError,
     StoredFile,
-    absolute,
     delete,
     delete_folder,
     download_folder,
     exists,
     filesystem,
-    is_local,
-    join,
     list_files,
-    local_path,
-    name_of,
     publish,
     read_bytes,
     read_range,
@@ -40,6 +43,7 @@ __all__ = [
     "local_path",
     "may_pass",
     "name_of",
+    "parent_of",
     "publish",
     "read_bytes",
     "read_range",

@@ -1,14 +1,12 @@
-"""A place (path, ``file://`` or ``s3://`` URI): what lies there, and publication without halves.
+"""Reads, lists, writes and deletes what is at a place, and publishes files atomically.
 
-``s3://bucket/key?endpoint_override=host:port&scheme=http&region=...`` names a server of one's own;
-``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` does so for every URI that names none. Credentials
-come from the environment or AWS's usual chain, never from a URI. Libraries that write by
-``filesystem`` to some servers (``rclone serve s3``) need
+A place is a path, a ``file://`` or an ``s3://`` URI, see ``addresses``. Libraries that write
+through ``filesystem`` to some servers (``rclone serve s3``) need
 ``AWS_REQUEST_CHECKSUM_CALCULATION=when_required``.
 
-Nothing is streamed to its final name while it is being made: what is published exists whole on this
-machine first, and what arrived at a store is compared. A full disk or store ends in an OSError of
-one line. How often and how long a store is asked: see ``s3_retry``.
+Nothing is streamed to its final name while it is being made: what is published first exists
+complete on this machine, and what arrived at a store is compared with it. A full disk or store
+raises an OSError of one line. For retries and time limits see ``s3_retry``.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -28,14 +26,13 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote, unquote, urlsplit
 
 from pyarrow import fs as arrow_fs
 
 from data_prep.storage import s3
+from data_prep.storage.addresses import is_local, join, local_path, require_s3
 from data_prep.storage.s3 import ConflictError
 
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _PART = re.compile(r"\..+\.[0-9a-f]{12}\.part")
 
 
@@ -58,44 +55,6 @@ class StoredFile:
         return f"{self.size}:{self.mtime_ns}"
 
 
-def is_local(place: str) -> bool:
-    """Whether a place lies on this machine's file system."""
-    return _scheme(place) in ("", "file")
-
-
-def local_path(place: str) -> Path:
-    """The path of a local place."""
-    if not is_local(place):
-        raise ValueError(f"{_scheme(place)}:// is not on this machine's file system: give a path")
-    if _scheme(place) == "":
-        return Path(place)
-    parts = urlsplit(place)
-    if parts.netloc not in ("", "localhost"):
-        raise ValueError(f"{place} names the host {parts.netloc}: write file:///path")
-    return Path(unquote(parts.path))
-
-
-def absolute(place: str) -> str:
-    """A place that means the same in every process, whatever its working directory."""
-    return str(local_path(place).absolute()) if is_local(place) else place
-
-
-def join(place: str, *names: str) -> str:
-    """The place of something below ``place``; a URI keeps its query."""
-    if _scheme(place) == "":
-        return str(Path(place, *names))
-    head, mark, query = place.partition("?")
-    tail = "/".join(quote(name) for name in names)
-    return f"{head.rstrip('/')}/{tail}{mark}{query}"
-
-
-def name_of(place: str) -> str:
-    """The last name of a place."""
-    if _scheme(place) == "":
-        return Path(place).name
-    return unquote(place.partition("?")[0].rstrip("/").rpartition("/")[2])
-
-
 def filesystem(place: str) -> tuple[Any, str]:
     """``pyarrow.fs.FileSystem`` of a place, and the path on it, for libraries that want one.
 
@@ -105,7 +64,7 @@ def filesystem(place: str) -> tuple[Any, str]:
     """
     if is_local(place):
         return arrow_fs.LocalFileSystem(), str(local_path(place).absolute())
-    return s3.filesystem(_s3(place))
+    return s3.filesystem(require_s3(place))
 
 
 def exists(place: str) -> bool:
@@ -118,7 +77,7 @@ def exists(place: str) -> bool:
 def size_of(place: str) -> int | None:
     """Bytes of the file that lies there; None where none does."""
     if not is_local(place):
-        return s3.size_of(_s3(place))
+        return s3.size_of(require_s3(place))
     path = local_path(place)
     return path.stat().st_size if path.is_file() else None
 
@@ -152,7 +111,7 @@ def read_bytes(place: str) -> bytes:
     if is_local(place):
         with _named(place):
             return local_path(place).read_bytes()
-    return s3.read(_s3(place))
+    return s3.read(require_s3(place))
 
 
 def read_range(place: str, offset: int, length: int) -> bytes:
@@ -161,7 +120,7 @@ def read_range(place: str, offset: int, length: int) -> bytes:
         with _named(place), local_path(place).open("rb") as file:
             content = os.pread(file.fileno(), length, offset)
     else:
-        content = s3.read(_s3(place), offset, length)
+        content = s3.read(require_s3(place), offset, length)
     if len(content) != length:
         raise ValueError(
             f"{place} ends early: {len(content)} of {length} bytes at {offset}; verify the shards"
@@ -174,7 +133,7 @@ def write_bytes(place: str, content: bytes) -> None:
     if is_local(place):
         _replace(local_path(place), lambda part: part.write_bytes(content))
     else:
-        s3.write(_s3(place), content)
+        s3.write(require_s3(place), content)
 
 
 def write_if_unchanged(place: str, content: bytes, expected: bytes | None) -> None:
@@ -184,7 +143,7 @@ def write_if_unchanged(place: str, content: bytes, expected: bytes | None) -> No
     succeeds; for stores that ignore conditions see ``s3.write_if_unchanged``.
     """
     if not is_local(place):
-        s3.write_if_unchanged(_s3(place), content, expected)
+        s3.write_if_unchanged(require_s3(place), content, expected)
         return
     final = local_path(place)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +164,7 @@ def publish(local_file: Path, place: str) -> None:
     if is_local(place):
         _replace(local_path(place), lambda part: shutil.copyfile(local_file, part))
     else:
-        s3.publish(local_file, _s3(place))
+        s3.publish(local_file, require_s3(place))
 
 
 def delete(place: str) -> None:
@@ -213,7 +172,7 @@ def delete(place: str) -> None:
     if is_local(place):
         local_path(place).unlink(missing_ok=True)
     else:
-        s3.delete(_s3(place))
+        s3.delete(require_s3(place))
 
 
 def sweep_parts(place: str, older_than_s: float) -> int:
@@ -222,7 +181,7 @@ def sweep_parts(place: str, older_than_s: float) -> int:
     Choose more seconds than the longest write takes: a younger part may still be at work.
     """
     if not is_local(place):
-        return s3.sweep_uploads(_s3(place), older_than_s)
+        return s3.sweep_uploads(require_s3(place), older_than_s)
     before = time.time() - older_than_s
     parts = (path for path in local_path(place).rglob(".*.part") if _PART.fullmatch(path.name))
     removed = 0
@@ -254,17 +213,6 @@ def download_folder(place: str, folder: Path) -> None:
         target = folder / file.name
         content = read_bytes(file.uri)
         _replace(target, functools.partial(Path.write_bytes, data=content))
-
-
-def _scheme(place: str) -> str:
-    match = _SCHEME.match(place)
-    return match[1].lower() if match else ""
-
-
-def _s3(place: str) -> str:
-    if _scheme(place) != "s3":
-        raise ValueError(f"unknown scheme {_scheme(place)}://; use a path, file:// or s3://")
-    return place
 
 
 @contextlib.contextmanager

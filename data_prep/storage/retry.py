@@ -1,7 +1,7 @@
-"""Which failures of storage a person has to fix; all others may pass by themselves.
+"""Which storage failures a person has to fix; all others may pass by themselves.
 
-The one list for every package: ``s3_retry`` raises a store's refusals as these kinds, the reader of
-samples retries by it, and so does the saver of checkpoints, which asks its store.
+``s3_retry`` raises a store's refusals as these kinds; the reader of samples and the saver of
+checkpoints retry by them.
 """
 
 PERMANENT = (
@@ -11,9 +11,9 @@ PERMANENT = (
     IsADirectoryError,
     FileExistsError,
 )
-"""Kinds of OSError that no retry mends. A full disk is not among them: someone may free space."""
+"""Kinds of OSError that no retry fixes. A full disk is not among them: space may be freed."""
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether this is a failure of storage that may pass by itself, so that a retry makes sense."""
+    """Whether an error is a storage failure that may pass by itself and is worth a retry."""
     return isinstance(error, OSError) and not isinstance(error, PERMANENT)

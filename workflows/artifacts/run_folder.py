@@ -255,19 +255,13 @@ def resolve(place: str) -> str:
 
 def resolve_stage(place: str, stage: int) -> str:
     """Like :func:`resolve`, for a given stage of the run that ``place`` belongs to."""
-    for run in (place, storage_parent(place), storage_parent(storage_parent(place))):
+    parent = storage.parent_of(place)
+    for run in (place, parent, storage.parent_of(parent)):
         folder = stage_place(run, stage)
         result = read_result(folder)
         if result is not None:
             return storage.join(folder, result.best)
     raise FileNotFoundError(f"the run of '{place}' has no finished stage {stage}")
-
-
-def storage_parent(place: str) -> str:
-    """The folder that contains a place."""
-    head, mark, query = place.partition("?")
-    before = head.rstrip("/").rpartition("/")[0] or ("." if "/" not in head else "/")
-    return f"{before}{mark}{query}"
 
 
 def _lock(descriptor: int, run: str) -> None:

@@ -184,7 +184,7 @@ class _Driver:
 
     def _trainer(self, count: int, channel: ControlChannel) -> TorchTrainer:
         out = self._job.out
-        system, folder = storage.filesystem(run_folder.storage_parent(out))
+        system, folder = storage.filesystem(storage.parent_of(out))
         return TorchTrainer(
             train_worker.train,
             train_loop_config={"job": config.to_json(self._job), "channel": channel.name},

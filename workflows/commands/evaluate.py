@@ -75,7 +75,7 @@ def run(options: Evaluate, *, seconds: Mapping[str, float] | None = None) -> Out
 
 def default_out(place: str) -> str:
     """``RUN/evaluation``, or a folder beside a checkpoint that belongs to no run."""
-    return storage.join(run_of(place) or run_folder.storage_parent(place), "evaluation")
+    return storage.join(run_of(place) or storage.parent_of(place), "evaluation")
 
 
 def _job(options: Evaluate) -> EvaluationJob:

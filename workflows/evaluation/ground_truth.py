@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from aiaic.evaluation.conditions import GroundTruth
 from data_prep import storage
-from workflows.artifacts.run_folder import storage_parent
 from workflows.media import images
 
 _NAME = "truth.parquet"
@@ -41,7 +40,7 @@ def read(place: str) -> SyntheticWorld:
             f"no ground truth at '{place}': give the folder that 'aiaic synthesize' wrote"
         )
     rows = _rows(table_place)
-    renderings = storage.join(storage_parent(table_place), _RENDERINGS)
+    renderings = storage.join(storage.parent_of(table_place), _RENDERINGS)
 
     def rendering(key: str, name: str) -> NDArray[np.uint8]:
         picture = storage.join(renderings, f"{key}.{name}.png")

@@ -131,9 +131,9 @@ def open_target(job: EvaluationJob, device: torch.device | None = None) -> Evalu
 
 def run_of(place: str) -> str | None:
     """The run that a checkpoint ``RUN/stageN/step-X`` belongs to; None outside of a run."""
-    stage = run_folder.storage_parent(place)
+    stage = storage.parent_of(place)
     in_run = storage.name_of(stage) in {f"stage{number}" for number in run_folder.STAGES}
-    return run_folder.storage_parent(stage) if in_run else None
+    return storage.parent_of(stage) if in_run else None
 
 
 def _load_networks(

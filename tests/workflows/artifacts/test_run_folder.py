@@ -1,5 +1,6 @@
 """Where checkpoints are, and which one a place stands for."""
 
+import builtins
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 
 from aiaic.checkpointing import checkpoint
 from aiaic.checkpointing.checkpoint import Record
-from aiaic.checkpointing.store import best, newest_whole
+from aiaic.checkpointing.store import FolderStore, best, newest_whole
 from data_prep import storage
 from workflows.artifacts import run_folder
 from workflows.artifacts.run_folder import PlaceStore, StageResult
@@ -147,14 +148,10 @@ def test_a_damaged_stage_file_is_named(place: str, write: Callable[..., str]) ->
         run_folder.resolve(place)
 
 
-@pytest.mark.parametrize(
-    ("inner", "outer"),
-    [
-        ("/a/b", "/a"),
-        ("a", "."),
-        ("/a", "/"),
-        ("s3://b/x/y?scheme=http", "s3://b/x?scheme=http"),
-    ],
-)
-def test_parent(inner: str, outer: str) -> None:
-    assert run_folder.storage_parent(inner) == outer
+def test_a_local_folder_and_a_place_agree_on_which_errors_may_pass(tmp_path: Path) -> None:
+    names = (value for value in vars(builtins).values() if isinstance(value, type))
+    kinds = {kind for kind in names if issubclass(kind, OSError)}
+    folder, stage = FolderStore(tmp_path), PlaceStore(str(tmp_path))
+    passing = {kind for kind in kinds if stage.may_pass(kind())}
+    assert {OSError, TimeoutError} <= passing < kinds
+    assert {kind for kind in kinds if folder.may_pass(kind())} == passing

@@ -1,0 +1,82 @@
+"""A place as text: a path, a ``file://`` or an ``s3://`` URI. Nothing here accesses storage.
+
+``s3://bucket/key?endpoint_override=host:port&scheme=http&region=...`` names a custom server;
+``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` does so for every URI that names none. Credentials
+come from the environment or AWS's usual chain, never from a URI.
+"""
+
+import re
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def is_local(place: str) -> bool:
+    """Whether a place is on this machine's file system."""
+    return _scheme(place) in ("", "file")
+
+
+def local_path(place: str) -> Path:
+    """The path of a local place.
+
+    Raises:
+        ValueError: it is not local.
+    """
+    if not is_local(place):
+        raise ValueError(f"{_scheme(place)}:// is not on this machine's file system: give a path")
+    if _scheme(place) == "":
+        return Path(place)
+    parts = urlsplit(place)
+    if parts.netloc not in ("", "localhost"):
+        raise ValueError(f"{place} names the host {parts.netloc}: write file:///path")
+    return Path(unquote(parts.path))
+
+
+def absolute(place: str) -> str:
+    """A place that means the same in every process, whatever its working directory."""
+    return str(local_path(place).absolute()) if is_local(place) else place
+
+
+def join(place: str, *names: str) -> str:
+    """The place of something below ``place``; a URI keeps its query."""
+    if _scheme(place) == "":
+        return str(Path(place, *names))
+    head, mark, query = place.partition("?")
+    tail = "/".join(quote(name) for name in names)
+    return f"{head.rstrip('/')}/{tail}{mark}{query}"
+
+
+def name_of(place: str) -> str:
+    """The last component of a place."""
+    if _scheme(place) == "":
+        return Path(place).name
+    return unquote(place.partition("?")[0].rstrip("/").rpartition("/")[2])
+
+
+def parent_of(place: str) -> str:
+    """The folder that contains a place; a URI keeps its query. A bucket is its own parent."""
+    if _scheme(place) == "":
+        return str(Path(place).parent)
+    head, mark, query = place.partition("?")
+    scheme, _, rest = head.partition("://")
+    host, _, path = rest.partition("/")
+    folder = path.rstrip("/").rpartition("/")[0]
+    inside = f"/{folder}" if folder or not host else ""
+    return f"{scheme}://{host}{inside}{mark}{query}"
+
+
+def require_s3(place: str) -> str:
+    """The place, which must be an ``s3://`` URI.
+
+    Raises:
+        ValueError: it has another scheme.
+    """
+    if _scheme(place) != "s3":
+        raise ValueError(f"unknown scheme {_scheme(place)}://; use a path, file:// or s3://")
+    return place
+
+
+def _scheme(place: str) -> str:
+    match = _SCHEME.match(place)
+    return match[1].lower() if match else ""
