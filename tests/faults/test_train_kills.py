@@ -17,21 +17,26 @@ def kill_shards(tmp_path_factory, make_clip):
     return train_kills.make_shards(folder, make_clip)
 
 
-def test_a_killed_training_loses_nothing(kill_shards, tmp_path):
-    """On a path, where nothing is uploaded."""
+@pytest.mark.parametrize(
+    "every", [4, pytest.param(1, marks=pytest.mark.slow)], ids=["a_share", "all"]
+)
+def test_a_killed_training_loses_nothing(kill_shards, tmp_path, every):
+    """On a path, where nothing is uploaded; a share: each stage once, at another moment."""
     trainings = Trainings(kill_shards, str(tmp_path), {})
     points = {moment: POINTS[moment] for moment in MOMENTS if moment != "upload"}
-    suffer(trainings, train_kills.cases(0, points), len(points) * len(STAGES))
+    drawn = itertools.islice(train_kills.cases(0, points), len(points) * len(STAGES))
+    suffer(trainings, [case for n, case in enumerate(drawn) if n % every == 0])
 
 
+@pytest.mark.slow
 def test_a_killed_upload_loses_nothing(kill_shards, rclone_s3, monkeypatch):
     rclone_s3.use(monkeypatch)
     trainings = Trainings(kill_shards, f"{rclone_s3.new_place()}/runs", rclone_s3.env)
     points = {"upload": POINTS["upload"]}
-    suffer(trainings, train_kills.cases(1, points), len(STAGES))
+    suffer(trainings, list(itertools.islice(train_kills.cases(1, points), len(STAGES))))
 
 
-def suffer(trainings, cases, count):
-    fates = [trainings.suffer(case, n) for n, case in enumerate(itertools.islice(cases, count))]
+def suffer(trainings, cases):
+    fates = [trainings.suffer(case, n) for n, case in enumerate(cases)]
     assert [fate for fate in fates if fate.faults] == []
-    assert sum(fate.killed > 0 for fate in fates) >= 0.8 * count, fates
+    assert sum(fate.killed > 0 for fate in fates) >= 0.8 * len(cases), fates
