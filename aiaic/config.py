@@ -5,6 +5,7 @@ import difflib
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -29,6 +30,36 @@ def from_json(cls: type[T], values: Mapping[str, Any]) -> T:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"configuration key '{key}': {first['msg'].lower()}") from None
+
+
+def read_json(file: str, what: str) -> dict[str, Any]:
+    """Read the JSON object in a file that a user names.
+
+    Raises:
+        FileNotFoundError: there is no such file; ``what`` says what it should be.
+        ValueError: it does not contain a JSON object.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"no {what} at '{file}'")
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"'{file}' is not JSON: {error}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"'{file}' does not contain a JSON object")
+    return tree
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """``KEY=VALUE`` texts for people, in the form that :func:`parse_settings` reads."""
+    return " ".join(f"{key}={_shown(value)}" for key, value in values.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def override(config: T, values: Mapping[str, Any]) -> T:

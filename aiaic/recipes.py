@@ -2,9 +2,7 @@
 
 import dataclasses
 import difflib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from aiaic import config
@@ -260,15 +258,7 @@ def difference(recipe: Recipe) -> dict[str, Any]:
 
 def _read(config_file: str) -> tuple[str | None, dict[str, Any]]:
     """The recipe's name, if any, and the dotted overrides in a file."""
-    path = Path(config_file)
-    if not path.is_file():
-        raise FileNotFoundError(f"no configuration file at '{config_file}'")
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"'{config_file}' is not JSON: {error}") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"'{config_file}' does not contain a JSON object")
+    tree = config.read_json(config_file, "configuration file")
     if "overrides" not in tree and "recipe" not in tree:
         name = tree.pop("name", None)
         return name, config.dotted_keys(tree)

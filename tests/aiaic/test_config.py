@@ -39,3 +39,10 @@ def test_unknown_nested_key_fails():
 def test_wrong_type_is_named():
     with pytest.raises(ValueError, match=r"stage1\.steps"):
         config.override(TINY, {"stage1.steps": "many"})
+
+
+def test_values_of_all_kinds_are_described_so_that_they_are_read_back():
+    values = {"a": 0.123456, "b": 3, "c": True, "d": "text", "e": [0, 1], "f": None}
+    described = config.describe(values)
+    assert described == "a=0.1235 b=3 c=true d=text e=[0,1] f=null"
+    assert config.parse_settings(described.split()) == values | {"a": 0.1235}

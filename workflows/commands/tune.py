@@ -53,7 +53,7 @@ def run(options: Tune) -> Outcome:
             stages=(2, 3), recipe=recipe, shards=shards, split=options.split, out=out, init=init
         )
         best = _search(search, space, job, options)
-    found = " ".join(f"{key}={value:.4g}" for key, value in best["search"]["found"].items())
+    found = config.describe(best["search"]["found"])
     place = searches.best_place(out)
     score = f"{OBJECTIVE} {best['score']:.5f}"
     return Outcome(

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from aiaic import config
@@ -56,19 +55,13 @@ def read(file: str | None) -> dict[str, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no JSON object of objects.
+        ValueError: it is not a JSON object of objects.
     """
     if file is None:
         return DEFAULT
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"no search space at '{file}'")
-    try:
-        space = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"'{file}' is no JSON: {error}") from None
-    if not isinstance(space, dict) or not all(isinstance(v, dict) for v in space.values()):
-        raise ValueError(f"'{file}' is no JSON object of objects, such as {_example()}")
+    space = config.read_json(file, "search space")
+    if not all(isinstance(values, dict) for values in space.values()):
+        raise ValueError(f"'{file}' is not a JSON object of objects, such as {_example()}")
     return space
 
 
