@@ -4,9 +4,9 @@
     python benchmarks/ablations.py --out FOLDER --variants all             # every variant, one seed
     python benchmarks/ablations.py --out FOLDER --world hard --seeds 0
 
-Each run is trained in its own process without Ray and evaluated; what stands is kept, so that a
-broken call goes on, and several calls may share the work. Prints one JSON object of all runs found
-under FOLDER, and a table on stderr.
+Each run is trained in its own process without Ray and evaluated; finished ones are kept, so that an
+interrupted call resumes, and several calls may share the work. Prints one JSON object of all runs
+found under FOLDER, and a table on stderr.
 """
 
 import argparse

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clips", type=int, default=CLIPS, help="in 12 shards")
     options = parser.parse_args()
-    begun = time.monotonic()
+    started = time.monotonic()
     # Ray's sockets lie below, and their names are bounded.
     with tempfile.TemporaryDirectory(
         prefix="k-", dir="/tmp", ignore_cleanup_errors=True
@@ -42,7 +42,7 @@ def main() -> None:
         world = build_kills.make_world(Path(scratch) / "world", clips=options.clips)
         fates, of = _kill(world, Path(scratch), options.kills, options.seed)
     report = {"kills": len(fates), "identical": sum(not fate.faults for fate in fates)}
-    report |= _report(fates, of) | {"whole_s": round(time.monotonic() - begun)}
+    report |= _report(fates, of) | {"whole_s": round(time.monotonic() - started)}
     print(json.dumps(report))
 
 

@@ -103,9 +103,9 @@ def _costs(folder: Path, scratch: Path) -> dict[str, float]:
 def _cpu_ms(work: Callable[[], object], tries: int) -> float:
     took = []
     for _ in range(tries):
-        begun = time.process_time()
+        started = time.process_time()
         work()
-        took.append(1e3 * (time.process_time() - begun))
+        took.append(1e3 * (time.process_time() - started))
     return min(took)
 
 

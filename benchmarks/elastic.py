@@ -2,7 +2,7 @@
 
 One training of a stage on a real cluster of two nodes in this machine, once with `--workers 1:2`
 and once with Ray's own `ScalingConfig(num_workers=(1, 2))` and `max_failures=-1`; in both the
-workers go on from the newest checkpoint in the run's folder. In turn a node is killed, one joins,
+workers resume from the newest checkpoint in the run's folder. In turn a node is killed, one joins,
 and the driver is killed and given again. Both look every two seconds whether the cluster has grown.
 
 For each: seconds from the event to the next checkpoint by as many workers as there is room for, and
@@ -73,11 +73,11 @@ def _suffer(nodes: Nodes, shards: str, scratch: Path, who: str, rounds: int) -> 
         time.sleep(3.0)  # so that many steps lie between two events
         before, repeated = set(workers()), driver.repeated
         happens()
-        begun = time.monotonic()
+        started = time.monotonic()
         wait_for(lambda: len(workers()) == count and not before & set(workers()), name, _PATIENCE_S)
         newest = driver.newest(1)
         wait_for(lambda: driver.newest(1) > newest, "checkpoint", _PATIENCE_S)
-        found.setdefault(name, []).append((time.monotonic() - begun, driver.repeated - repeated))
+        found.setdefault(name, []).append((time.monotonic() - started, driver.repeated - repeated))
         print(who, name, found[name][-1], file=sys.stderr, flush=True)
 
     def again() -> None:

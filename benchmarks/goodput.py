@@ -66,7 +66,7 @@ def _row(
     folder.mkdir()
     log = folder / "steps"
     arguments = (shards, str(folder / "run"), steps, save_every, str(log))
-    begun, kills = time.monotonic(), 0
+    started, kills = time.monotonic(), 0
     while True:
         process = _SPAWN.Process(target=_train, args=arguments)
         process.start()
@@ -77,7 +77,7 @@ def _row(
         process.kill()
         process.join()
         kills += 1
-    elapsed_s = time.monotonic() - begun
+    elapsed_s = time.monotonic() - started
     taken = len(log.read_text().splitlines())
     row = {
         "kill_every_s": interval_s,

@@ -72,7 +72,7 @@ class Benchmark:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.device = options, torch.device(options.device)
-        self.begun, self.rows = time.perf_counter(), list[Row]()
+        self.started, self.rows = time.perf_counter(), list[Row]()
         self.batch = 4 if options.quick else options.batch
         self.seconds, self.ahead = (0.0, 1) if options.quick else (options.seconds, 10)
         self.backend = "aot_eager" if options.quick else "inductor"
@@ -89,7 +89,7 @@ class Benchmark:
     def run(self) -> None:
         for part in self.options.only:
             for name, measure in getattr(self, part)():
-                if time.perf_counter() - self.begun > self.options.limit_s:
+                if time.perf_counter() - self.started > self.options.limit_s:
                     self._add({"part": part, "name": name, "left_out": "no time"})
                     continue
                 try:
@@ -97,7 +97,7 @@ class Benchmark:
                         self._add({"part": part, "name": name, **row})
                 except torch.OutOfMemoryError:
                     self._add({"part": part, "name": name, "left_out": "no memory"})
-        print(f"{time.perf_counter() - self.begun:.0f} s")
+        print(f"{time.perf_counter() - self.started:.0f} s")
 
     def _add(self, row: Row) -> None:
         self.rows.append(row)
@@ -157,11 +157,11 @@ class Benchmark:
         with self._loading(stage, recipe, torch.device("cpu")) as batches:
             for _ in range(2):
                 next(batches)
-            begun, count = time.perf_counter(), 0
-            while count < 2 or time.perf_counter() - begun < self.seconds:
+            started, count = time.perf_counter(), 0
+            while count < 2 or time.perf_counter() - started < self.seconds:
                 next(batches)
                 count += 1
-            rate = count * self.batch / (time.perf_counter() - begun)
+            rate = count * self.batch / (time.perf_counter() - started)
         yield {"what": "loader alone", "threads": self.options.threads, "img_per_s": round(rate, 1)}
         training = Training(stage, recipe, self.device, self._choices())
         with self._loading(stage, recipe, self.device) as batches:
@@ -194,17 +194,17 @@ class Benchmark:
         for moment in ("exp_avg", "exp_avg_sq"):
             tensors |= {f"{moment}{i}": state[p][moment] for i, p in enumerate(training.parameters)}
         synchronize(self.device)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         copies = StagedTensors(tensors, [])
-        blocked_s = time.perf_counter() - begun
+        blocked_s = time.perf_counter() - started
         synchronize(self.device)
-        on_device_s = time.perf_counter() - begun
+        on_device_s = time.perf_counter() - started
         copies.tensors()
         return {
             "gb": round(sum(t.nbytes for t in tensors.values()) / 1e9, 2),
             "blocked_ms": round(1000 * blocked_s, 2),
             "device_ms": round(1000 * on_device_s, 2),
-            "to_host_ms": round(1000 * (time.perf_counter() - begun - on_device_s), 1),
+            "to_host_ms": round(1000 * (time.perf_counter() - started - on_device_s), 1),
         }
 
     def kernels(self) -> Iterator[tuple[str, Any]]:

@@ -82,25 +82,25 @@ class Training:
 
         Args:
             batches: gives the next one.
-            seconds: at least so many; all that were begun are counted.
+            seconds: at least so many; all that were started count.
             ahead: steps without waiting for the device, as in the loop; so many warm up.
         """
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for _ in range(ahead):
             batch = batches()
             self.step(batch)
         synchronize(self.device)
-        warm_up_s = time.perf_counter() - begun
+        warm_up_s = time.perf_counter() - started
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        begun, steps = time.perf_counter(), 0
-        while not steps or time.perf_counter() - begun < seconds:
+        started, steps = time.perf_counter(), 0
+        while not steps or time.perf_counter() - started < seconds:
             for _ in range(ahead):
                 batch = batches()
                 self.step(batch)
             synchronize(self.device)
             steps += ahead
-        per_s = steps * len(batch) / (time.perf_counter() - begun)
+        per_s = steps * len(batch) / (time.perf_counter() - started)
         flops = flops_per_sample(self.stage, batch)
         peak = peak_flops(self.device, "bf16" if self.choices.bf16 else "fp32")
         return {

@@ -161,9 +161,9 @@ def _rate(sizes: Generator[int, None, None], batches: int) -> float:
     """Samples per second of an endless loader of batches, with its read-ahead filled."""
     for _ in itertools.islice(sizes, WARM_UP):
         pass
-    begun = time.perf_counter()
+    started = time.perf_counter()
     samples = sum(itertools.islice(sizes, batches))
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     sizes.close()
     return samples / seconds
 
@@ -183,8 +183,8 @@ def _bare(corpus: Corpus, *, sound: bool) -> Generator[int, None, None]:
     shown: list[Shown] = []
     for ref in itertools.cycle(corpus.refs):
         jpeg = corpus.read(ref.shard, "picture", *ref.pictures[0])
-        heard = _read_window(corpus, ref) if sound else None
-        shown.append((_square(jpeg), heard))
+        window = _read_window(corpus, ref) if sound else None
+        shown.append((_square(jpeg), window))
         if len(shown) == BATCH:
             yield len(_stacked(shown)[0])
             shown = []
@@ -239,13 +239,13 @@ def _ray(tars: list[str]) -> float:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     pairs = ray.data.read_webdataset(tars, decoder=None)
     shown = pairs.map_batches(_shown_rows, batch_size=BATCH)
-    begun, samples = 0.0, 0
+    started, samples = 0.0, 0
     for batch in shown.iter_torch_batches(batch_size=BATCH, prefetch_batches=4):
-        if begun == 0.0:
-            begun = time.perf_counter()
+        if started == 0.0:
+            started = time.perf_counter()
         else:
             samples += len(batch["picture"])
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     ray.shutdown()
     return samples / seconds
 

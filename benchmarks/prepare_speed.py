@@ -86,7 +86,7 @@ def _measure(clips: str, out: str, workers: int) -> dict[str, Any]:
     """One build in this process and its children."""
     from workflows.commands import prepare
 
-    begun = time.monotonic()
+    started = time.monotonic()
     peaks = _Peaks(with_ray=workers > 0)
     finished: list[tuple[float, int]] = []
     real = prepare._shown
@@ -98,12 +98,12 @@ def _measure(clips: str, out: str, workers: int) -> dict[str, Any]:
 
     prepare._shown = noting
     prepare.prepare(catalog.read_folder(clips), SETTINGS, out, workers)
-    whole_s = time.monotonic() - begun
+    whole_s = time.monotonic() - started
     report: dict[str, Any] = {"whole_s": round(whole_s, 1), **peaks.stop()}
     if finished:
         first_s = finished[0][0]
         counted = sum(count for _, count in finished[1:])
-        report["start_s"] = round(first_s - begun, 1)
+        report["start_s"] = round(first_s - started, 1)
         report["clips_per_s"] = round(counted / (finished[-1][0] - first_s), 2)
     return report
 

@@ -210,7 +210,7 @@ def _row(draw: np.random.Generator, shard: str, number: int, clip: Clip) -> Clip
 
 
 def _tar(draw: np.random.Generator, clips: int) -> TarRecord:
-    """Much smaller than a real one: nobody opens it, but rclone reads all of what it lists."""
+    """Much smaller than a real one: it is never opened, but rclone reads what it lists."""
     return TarRecord(bytes=100 * clips, sha256=draw.bytes(32).hex())
 
 

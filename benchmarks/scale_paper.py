@@ -65,7 +65,7 @@ class Setup:
     publish_clip_s: float = 48e-6
     """Of the driver's core, for a clip: manifest and index."""
     standing_shard_s: float = 0.0084
-    """Of the driver's core, for a shard that stands: its record read, decoded and compared."""
+    """Of the driver's core, for a finished shard: its record read, decoded and compared."""
     record_readers: int = 16
     record_bytes: float = 92e3
     start_s: float = 25.0

@@ -124,7 +124,7 @@ class Link:
 
     def _arrive(self, version: int) -> None:
         if version != self._version:
-            return  # another transfer has begun or ended meanwhile
+            return  # another transfer has started or ended
         self._advance()
         self._done = max(self._done, self._ends[0][0])
         while self._ends and self._ends[0][0] <= self._done:
@@ -133,7 +133,7 @@ class Link:
 
 
 class Bucket:
-    """Requests that a part of the key space takes: a token each, so many anew per second."""
+    """Requests that a part of the key space takes: a token each, so many new ones per second."""
 
     def __init__(self, loop: Loop, per_s: float, burst_s: float) -> None:
         self._loop, self._rate, self._most = loop, per_s, max(1.0, per_s * burst_s)

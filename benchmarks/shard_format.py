@@ -144,9 +144,9 @@ def _measure(
 def _timed(work: Callable[[], object], repeats: int = 5) -> float:
     times = []
     for _ in range(repeats):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         work()
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - started)
     return min(times)
 
 

@@ -30,14 +30,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    begun = time.monotonic()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, serve_s3(Path(scratch)) as server:
         os.environ.update(server.env)
         shards = train_kills.make_shards(Path(scratch), write_clip)
         on_path = Trainings(shards, f"{scratch}/runs", {})
         in_store = Trainings(shards, f"{server.new_place()}/runs", server.env)
         fates = _kill(on_path, in_store, options.kills, options.seed)
-    print(json.dumps(_report(fates) | {"whole_s": round(time.monotonic() - begun)}))
+    print(json.dumps(_report(fates) | {"whole_s": round(time.monotonic() - started)}))
     sys.exit(any(fate.faults for fate in fates))
 
 

@@ -54,7 +54,7 @@ def _suffer(scratch: Path, kills: int, seed: int) -> dict[str, object]:
     with two_nodes(scratch / "t") as nodes:
         arguments = ["--stage", "all", "--workers", "2", "--set", *chosen]
         driver = Driver(nodes=nodes, shards=shards, out=scratch / "run", arguments=arguments)
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             fates = train_kills_ray.suffer(driver, drawn)
             code = driver.end()
@@ -67,7 +67,7 @@ def _suffer(scratch: Path, kills: int, seed: int) -> dict[str, object]:
             "kills": len(fates),
             "faults": faults,
             "attempts": len(driver.sizes),
-            "whole_s": round(time.monotonic() - begun),
+            "whole_s": round(time.monotonic() - started),
             "back_s": {kind: _back(fates, "kind", kind) for kind in KINDS}
             | {moment: _back(fates, "moment", moment) for moment in MOMENTS},
             "each": [asdict(fate) for fate in fates],

@@ -124,15 +124,15 @@ def _checkpoints(recipe: Recipe, samples: Samples, folder: Path) -> dict[str, An
         save = trainer.context.save
 
         def timed(*arguments: Any, save: Any = save) -> None:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             save(*arguments)
-            blocked.append(time.perf_counter() - begun)
+            blocked.append(time.perf_counter() - started)
 
         if saving:
             trainer.context.save = timed
-        begun = time.perf_counter()
+        started = time.perf_counter()
         loop.fit(trainer)
-        seconds[saving].append(time.perf_counter() - begun)
+        seconds[saving].append(time.perf_counter() - started)
         trainer.context.flush()
     saves = recipe.stage1.steps // 10 - 1  # the last step has one in any case
     cost_s = (min(seconds[True]) - min(seconds[False])) / saves
@@ -153,12 +153,12 @@ def _blocked(recipe: Recipe, samples: Samples, folder: Path) -> dict[str, Any]:
         loop.train_step(trainer, trainer.stage, [next(made)])
     copying, writing = [], []
     for _ in range(5):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         snapshot = trainer.snapshot({})
         assert snapshot is not None
         copied = time.perf_counter()
         checkpoint.commit(folder / "written", snapshot.write)
-        copying.append(copied - begun)
+        copying.append(copied - started)
         writing.append(time.perf_counter() - copied)
     size = sum(path.stat().st_size for path in (folder / "written").iterdir())
     return {

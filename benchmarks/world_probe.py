@@ -1,7 +1,7 @@
 """Does the synthetic world keep its secret?
 
 Makes a world, reads it back as ``prepare`` does (decoded, 96 px, JPEG) and prints one JSON line:
-how well siblings are told apart on the decoded ``L`` alone (a linear probe and a small network),
+how well siblings are distinguished on the decoded ``L`` alone (a linear probe and a small network),
 what the two bounds are, and how fast the clips were made. ``--blind-steps N`` adds the proof that
 counts: a U-Net that colours *without sound* for N steps must come out at the bound without sound.
 
@@ -125,7 +125,7 @@ def renderings(decoded: Decoded, kind: WorldKind, folder: Path) -> list[dict[str
 
 
 def bounds(decoded: Decoded, rendered: list[dict[str, Tensor]]) -> dict[str, dict[str, float]]:
-    """What nobody can beat without sound, and with it, on the decoded test frames."""
+    """The bounds without sound and with it, on the decoded test frames."""
     test = np.flatnonzero(decoded.is_test)
     blended = torch.stack([torch.stack(list(each.values())).mean(0) for each in rendered])
     own = torch.stack(
@@ -177,7 +177,7 @@ def blind(
     test = np.flatnonzero(decoded.is_test)
     with torch.no_grad():
         ab = torch.cat([network(L) for L in (decoded.L[test] / 50 - 1).split(64)]) * AB_SCALE
-    told = [
+    distinguished = [
         min(each, key=lambda name: float((each[name] - guess).square().mean())) == decoded.class_[i]
         for i, each, guess in zip(test, rendered, ab, strict=True)
     ]
@@ -187,7 +187,7 @@ def blind(
         "seconds": round(seconds),
         **scores,
         "over_bound_db": scores["psnr"] - bounds(decoded, rendered)["without_sound"]["psnr"],
-        "tells_siblings": float(np.mean(told)),
+        "tells_siblings": float(np.mean(distinguished)),
     }
 
 

@@ -162,7 +162,7 @@ class Stage:
 
 
 def ended(build: "subprocess.Popen[str]", out: Path) -> dict[str, Any]:
-    """What a build tells at its end. Raises RuntimeError where it fails or does not end."""
+    """The report of a build, at its end. Raises RuntimeError if it fails or does not end."""
     try:
         report, _ = build.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
@@ -334,7 +334,7 @@ def _hit(stage: Stage, build: "subprocess.Popen[str]", kind: str, rng: random.Ra
             return False
         try:
             os.kill(rng.choice(found), signal.SIGKILL)
-        except ProcessLookupError:  # it has ended meanwhile
+        except ProcessLookupError:  # it has ended
             return False
     return True
 

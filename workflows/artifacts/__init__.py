@@ -1,1 +1,1 @@
-"""What lies in storage beside shards: run folders, caches, pretrained weights."""
+"""What is stored beside shards: run folders, caches, pretrained weights."""

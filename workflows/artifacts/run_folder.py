@@ -233,7 +233,7 @@ def fetch_stage(place: str, stage: int) -> Path:
 def resolve(place: str) -> str:
     """The place of a checkpoint, given the place of a checkpoint, a finished stage, or a run.
 
-    A stage stands for its best checkpoint, a run for its last finished stage.
+    A stage means its best checkpoint, and a run its last finished stage.
 
     Raises:
         FileNotFoundError: there is no checkpoint, or the stage is not finished.

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 GET_BYTES = 1 << 20
 """A request takes about as long as so many bytes of a long transfer."""
 SCRATCH_BYTES = 16 << 30
-"""Most that lies in the scratch folder at a time."""
+"""The most that is kept in the scratch folder at a time."""
 _MOST_TARS = 256  # each keeps a descriptor open
 _PART_BYTES = 16 << 20
 
@@ -49,8 +49,8 @@ class LocalTar:
 class StoredTars:
     """Ranges of tars in a store; callable from several threads.
 
-    Copies lie in a temporary folder that goes with the process. Where there is no more room the one
-    goes that was not read for longest; whoever still reads it is not disturbed.
+    Copies are kept in a temporary folder that is deleted with the process. When it is full, the
+    least recently read copy is deleted; a thread that still reads it is not disturbed.
     """
 
     def __init__(self, scratch_bytes: int = SCRATCH_BYTES) -> None:

@@ -17,7 +17,7 @@ _POLL_EVERY_S = 0.5
 
 
 class ElasticScaling:
-    """Fits a range of workers to what the cluster has now; an autoscaler hears of the rest.
+    """Fits a range of workers to what the cluster has now; requests the rest from an autoscaler.
 
     Args:
         name: under which the autoscaler is asked.

@@ -3,7 +3,7 @@
 A trial is one process that trains stages 2 and 3 by the very loop of ``aiaic train``, in a folder
 of its own, so an interrupted trial resumes like any run. Tune places trials on the cluster and
 stops bad ones early. What is kept is our own record, :mod:`workflows.tuning.trials`: Tune's state
-lies in scratch space, is gone with the process, and is never read again.
+is kept in scratch space, deleted with the process, and never read again.
 """
 
 import dataclasses
@@ -174,7 +174,7 @@ class _QueueSearcher(Searcher):
         return True
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """The recorder hears of it."""
+        """Nothing: the recorder is called as well."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: see the module."""
@@ -184,7 +184,7 @@ class _QueueSearcher(Searcher):
 
 
 class _Recorder(Callback):
-    """Tells the queue what becomes of each trial, and shows a progress bar."""
+    """Reports what happens to each trial to the queue, and shows a progress bar."""
 
     def __init__(self, queue: TrialQueue, search: Search) -> None:
         self._queue = queue

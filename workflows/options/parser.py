@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def _root(named: str | None) -> type:
-    """The whole command line as a class; every command but the named one told in one line."""
+    """The whole command line as a class; with one line for every command but the named one."""
     commands = [
         Annotated[
             kind,

@@ -98,7 +98,7 @@ def _records(trial: str) -> list[Record]:
 
 
 def _settings_of(records: Iterable[Record], search: Search) -> dict[str, Any] | None:
-    """What a checkpoint tells of its trial's settings."""
+    """A trial's settings, as recorded in a checkpoint."""
     for record in records:
         recipe = config.dotted_keys(record.recipe)
         return {key: recipe[key] for key in search.space if key in recipe}

@@ -110,7 +110,7 @@ def test_training_does_not_wait_for_a_checkpoint(store):
     may_write, committed = threading.Event(), []
 
     def slow():
-        assert may_write.wait(10)
+        assert may_write.wait(60)
         return tensors()
 
     saver = Saver(store, 2, committed.append)
@@ -152,7 +152,7 @@ def test_no_commit_is_reported_after_a_failure(store):
     may_return, commits = threading.Event(), []
 
     def slow(commit):
-        assert may_return.wait(10)
+        assert may_return.wait(60)
         commits.append(commit.record.step)
 
     saver = Saver(store, 2, slow)
@@ -168,7 +168,7 @@ def test_a_second_ctrl_c_waits_for_the_checkpoint_under_way(store, monkeypatch):
     may_write, commits = threading.Event(), []
 
     def slow():
-        assert may_write.wait(10)
+        assert may_write.wait(60)
         return tensors()
 
     def interrupted(seconds):

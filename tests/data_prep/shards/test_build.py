@@ -354,7 +354,7 @@ def test_the_next_shard_is_decoded_while_one_is_uploaded(world, tmp_path, monkey
 
     def publish(local_file, place):
         if "shard-00000" in place:
-            assert decoding.wait(20), "shard 1 waits for the upload of shard 0"
+            assert decoding.wait(120), "shard 1 waits for the upload of shard 0"
         real_publish(local_file, place)
 
     monkeypatch.setattr(building, "_samples", samples)

@@ -48,7 +48,7 @@ class Head:
         """The Job API's answer to a plain request."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         request = urllib.request.Request(f"{self.address}{path}", headers=headers)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)
 
     @contextlib.contextmanager
@@ -132,7 +132,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     """End the cluster: every process of its own session, and no other."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(20)
+        process.wait(120)
     for pid in _session(process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -181,7 +181,7 @@ def test_exit_code_and_folder_of_a_job(head: Head, tmp_path: Path) -> None:
     )
     options = ("--json", "--working-dir", str(tmp_path))
     with head.submit(*options, "--", sys.executable, "-c", code) as process:
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
     assert "hello and hello" in err
     result = json.loads(out)
