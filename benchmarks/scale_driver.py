@@ -21,7 +21,7 @@ from data_prep.catalog import Catalog, Clip, read_vggsound
 from data_prep.shards import records
 from data_prep.shards.manifest import WRITTEN, ShardEntry, picture_place, sound_place
 from data_prep.shards.plan import BuildSettings, PlannedShard, choose_shard_count, plan
-from data_prep.shards.publish import publish_manifest, standing_manifest
+from data_prep.shards.publish import publish_manifest, read_manifest_bytes
 from data_prep.shards.records import ClipRow, ShardRecord
 from data_prep.shards.tar import TarRecord
 from data_prep.storage import s3
@@ -85,9 +85,9 @@ def again(folder: str, out: str) -> dict[str, Any]:
     """The driver of a second build, which finds all shards standing."""
     watch = _Watch()
     found, shards = _planned(watch, folder, out)
-    expected = standing_manifest(out)
+    expected = read_manifest_bytes(out)
     watch.lap("standing_manifest")
-    standing = records.find_standing(shards, SETTINGS, out)
+    standing = records.find_reusable(shards, SETTINGS, out)
     watch.lap("find_standing")
     assert len(standing) == len(shards)
     publish_manifest(found, standing.values(), SETTINGS, out, expected=expected)

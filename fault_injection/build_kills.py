@@ -382,6 +382,6 @@ def half_published(out: Path, expected: Undisturbed) -> list[str]:
         faults.append("there is a manifest before its shards")
     sizes = {path.name: path.stat().st_size for path in (out / "shards").glob("[!.]*")}
     for path in (out / "records").glob("[!.]*"):
-        if not records.tars_stand(records.decode(path.read_bytes()), sizes.get):
+        if not records.tars_exist(records.decode(path.read_bytes()), sizes.get):
             faults.append(f"{path.name} vouches for tars that are not there")
     return faults

@@ -1,8 +1,8 @@
-"""Annotations and a place of clips -> the clips to read.
+"""Annotations and a folder of clips -> the catalog of the clips to read.
 
-The place of clips is listed once. A clip that is not there stays in the catalog, with the address
-at which it was expected and an empty stamp, so that it is counted and named later; a clip that is
-left out on purpose is listed with the reason, for the same end.
+The folder of clips is listed once. A missing clip stays in the catalog with the address at which it
+was expected and an empty stamp, so that it is counted and reported later. Clips that are left out
+on purpose are listed with the reason.
 """
 
 from data_prep.catalog.ave import read_ave

@@ -1,7 +1,7 @@
 """AVE (Tian et al. 2018): ``Annotations.txt`` and the three official split files.
 
 Rows are ``Category&VideoID&Quality&StartTime&EndTime``; the copy in the data set's zip has a
-header line, the published one has not. Clips are ``<id>.mp4``.
+header line, the published one does not. Clips are ``<id>.mp4``.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ from data_prep.catalog.splits import SPLITS
 
 @dataclass(frozen=True)
 class _Event:
-    """What annotations and split files both say of an event; times in seconds in the clip."""
+    """An event as in both annotations and split files; times in seconds from the clip's start."""
 
     category: str
     youtube_id: str
@@ -37,9 +37,13 @@ def read_ave(
 ) -> Catalog:
     """Catalog of AVE: one sample per event, so one video may have several.
 
-    ``splits`` are the official split files (``trainSet.txt``, ``valSet.txt``, ``testSet.txt``; the
-    name says which). Without any, every event is ``train``; with some, an event that none names is
-    left out, and an event that the annotations lack is a ValueError.
+    ``splits`` are the official split files (``trainSet.txt``, ``valSet.txt``, ``testSet.txt``),
+    recognized by name. Without any, every event is in ``train``; otherwise, events in none of them
+    are left out.
+
+    Raises:
+        FileNotFoundError: annotations, a split file or the folder of clips is missing.
+        ValueError: a row is malformed, or a split file contradicts the annotations or another one.
     """
     split_of_event = _read_splits(splits)
     files = files_by_name(clips_place)
@@ -48,7 +52,7 @@ def read_ave(
     for event, (_, where) in split_of_event.items():
         if event not in known:
             raise ValueError(
-                f"{where}: {event.youtube_id} ({event.category}) does not stand in {annotations}"
+                f"{where}: {event.youtube_id} ({event.category}) is not in {annotations}"
             )
     times_seen: Counter[tuple[str, int, int]] = Counter()
     clips: list[Clip] = []
@@ -69,7 +73,7 @@ def _clip(
     files: dict[str, storage.StoredFile],
     clips_place: str,
 ) -> Clip:
-    """The ``nth`` event of its very window: categories may share one, the first has no number."""
+    """The ``nth`` event with its window, which categories may share; the first has no number."""
     name = f"{event.youtube_id}.mp4"
     file = files.get(name)
     numbered = f"-{nth}" if nth > 1 else ""
@@ -87,7 +91,7 @@ def _clip(
 
 
 def _events(place: str) -> Iterator[tuple[str, _Event]]:
-    """Where it stands, and the event, for each row."""
+    """File and line, and the event, of each row."""
     for line, text in enumerate(read_text(place).splitlines(), start=1):
         fields = [field.strip() for field in text.split("&")]
         is_header = line == 1 and fields[:2] == ["Category", "VideoID"]
@@ -109,16 +113,18 @@ def _events(place: str) -> Iterator[tuple[str, _Event]]:
 
 
 def _read_splits(places: Sequence[str]) -> dict[_Event, tuple[str, str]]:
-    """Event -> its split and where that is written."""
+    """Event -> its split, and the file and line that say so."""
     split_of_event: dict[_Event, tuple[str, str]] = {}
     place_of_split: dict[str, str] = {}
     for place in places:
         named = splits_in_name(place)
         if len(named) != 1:
-            raise ValueError(f"{place}: its name says not one of {', '.join(SPLITS)}; rename it")
+            raise ValueError(
+                f"{place}: its name must contain just one of {', '.join(SPLITS)}; rename it"
+            )
         split = named[0]
         if place_of_split.setdefault(split, place) != place:
-            raise ValueError(f"{place}: {place_of_split[split]} already gives split {split}")
+            raise ValueError(f"{place}: {place_of_split[split]} is already split {split}")
         for where, event in _events(place):
             before = split_of_event.setdefault(event, (split, where))
             if before[0] != split:

@@ -1,8 +1,8 @@
-"""Exclusion lists: clips that somebody, or ``aiaic duplicates``, wants left out of a build.
+"""Exclusion lists: clips to leave out of a build, written by hand or by ``aiaic duplicates``.
 
-A list is a csv of ``name,reason``; the header and the reason may be absent, blank lines and lines
-that begin with ``#`` are passed over. A name is a clip's key, its video's id (all of its clips), or
-the last name of its file.
+A list is a CSV file of ``name,reason``. The header and reasons are optional; blank lines and lines
+that start with ``#`` are ignored. A name is a clip's key, its video's id (for all of its clips), or
+its file's name without folders.
 """
 
 import csv
@@ -17,14 +17,16 @@ from data_prep.catalog.rows import Catalog, Clip, ExcludedClip, csv_rows
 log = logging.getLogger(__name__)
 
 HEADER = ("name", "reason")
-UNTOLD = "named by the exclusion list"
-"""What is told of a name without a reason."""
+NO_REASON = "named by the exclusion list"
+"""The reason of names that have none."""
 
 
 def read_exclusions(place: str) -> dict[str, str]:
-    """Name -> reason of a list; of a repeated name the first reason stays.
+    """Name -> reason; for a repeated name, the first reason counts.
 
-    Raises ValueError with file and line for a malformed row, FileNotFoundError for no such file.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a row is malformed; the message has file and line.
     """
     reasons: dict[str, str] = {}
     for number, (line, row) in enumerate(csv_rows(place, comments="#")):
@@ -36,12 +38,12 @@ def read_exclusions(place: str) -> dict[str, str]:
                 f"{place}:{line}: {len(row)} fields, the first {name!r}; expected 'name' or "
                 "'name,reason' (a reason with commas in quotes)"
             )
-        reasons.setdefault(name, (rest[0] if rest else "") or UNTOLD)
+        reasons.setdefault(name, (rest[0] if rest else "") or NO_REASON)
     return reasons
 
 
 def encode_exclusions(reasons: Iterable[tuple[str, str]]) -> bytes:
-    """A list that ``read_exclusions`` reads; the same bytes for the same names and reasons."""
+    """A list for ``read_exclusions``: the same bytes for the same names and reasons."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
@@ -50,13 +52,14 @@ def encode_exclusions(reasons: Iterable[tuple[str, str]]) -> bytes:
 
 
 def exclude(catalog: Catalog, exclusions: Mapping[str, str]) -> Catalog:
-    """The catalog with the clips that a list names moved from ``clips`` to ``excluded``.
+    """The catalog with the listed clips moved from ``clips`` to ``excluded``.
 
-    A name that is a clip's key means that clip alone, even where a video is called the same. Names
-    that match nothing are only counted in the log: a list may serve several data sets. Clips that
-    are left out already stay so for their own reason.
+    A name that is a clip's key means only that clip, even if a video has the same name. Names that
+    match nothing are only counted in the log, as a list may serve several data sets. Clips that are
+    already left out keep their reason.
 
-    Raises ValueError where no clip is left.
+    Raises:
+        ValueError: no clip is left.
     """
     left_out = [excluded.clip for excluded in catalog.excluded]
     keys = {clip.key for clip in (*catalog.clips, *left_out)}
@@ -90,6 +93,6 @@ def exclude(catalog: Catalog, exclusions: Mapping[str, str]) -> Catalog:
 
 
 def _names(clip: Clip, keys: set[str]) -> list[str]:
-    """What a list may call a clip by, the best first."""
+    """Names of a clip in a list, the most specific first."""
     others = (clip.youtube_id, storage.name_of(clip.uri))
     return [clip.key, *(name for name in others if name not in keys)]

@@ -1,4 +1,4 @@
-"""Any folder or bucket of clips, without annotations."""
+"""A folder or bucket of clips without annotations."""
 
 import re
 from collections import Counter
@@ -13,12 +13,14 @@ _NAMED_BY_START = re.compile(r"(.+)_(\d{6})")
 def read_folder(clips_place: str, *, drop_leaks: bool = True) -> Catalog:
     """Catalog of every video file under a place.
 
-    The label is the name of the file's folder (empty at the top), the split the first folder's
-    where that is called train, val or test, else ``train``. The video's id is the file's stem, less
-    an ending ``_<start:06d>``, so that clips of one video stay together: files of one stem in two
-    splits are a leak.
+    The label is the name of the file's folder (empty at the top). The split is the name of the
+    first folder if that is train, val or test, else ``train``. The video's id is the file's name
+    without suffix and ``_<start:06d>``, so that clips of one video stay together: files of one
+    video in two splits are a leak.
 
-    Raises ValueError where no clips are there, or two would have one key.
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it contains no clips, or two with the same key.
     """
     clips: list[Clip] = []
     for file in storage.list_files(clips_place):
@@ -43,7 +45,5 @@ def read_folder(clips_place: str, *, drop_leaks: bool = True) -> Catalog:
         raise ValueError(f"no clips under {clips_place}: no file ends in {endings}")
     twice = [key for key, n in Counter(clip.key for clip in clips).items() if n > 1]
     if twice:
-        raise ValueError(
-            f"{clips_place}: several files are called {twice[0]}.*; rename all but one"
-        )
+        raise ValueError(f"{clips_place}: several files are named {twice[0]}.*; rename all but one")
     return finish(clips, clips_place, drop_leaks=drop_leaks)

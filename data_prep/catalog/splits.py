@@ -1,6 +1,6 @@
-"""Splits grouped by video: validation, shards and leaks all follow from the video's id.
+"""Splits grouped by video: validation, shards and leaks all depend on the video's id.
 
-Everything here is a pure function of ids, so that it comes out the same on any machine, in any
+Everything here is a pure function of ids, so the results are the same on every machine, in any
 order of rows and for any number of workers.
 """
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 SPLITS = ("train", "val", "test")
-"""Splits a row may name, from the least to the most held out."""
+"""Valid splits, from the least to the most held out."""
 
 
 class Row(Protocol):
-    """What a split is decided on."""
+    """The parts of a catalog row that matter for splits."""
 
     @property
     def youtube_id(self) -> str: ...
@@ -26,12 +26,12 @@ class Row(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """A video that stands in more than one split."""
+    """A video that is in more than one split."""
 
     youtube_id: str
     """The video."""
     splits: tuple[str, ...]
-    """Splits it stands in, in the order of ``SPLITS``."""
+    """Its splits, in the order of ``SPLITS``."""
 
 
 def _unit_hash(salt: str, youtube_id: str) -> int:
@@ -40,22 +40,22 @@ def _unit_hash(salt: str, youtube_id: str) -> int:
 
 
 def is_validation(youtube_id: str, share: float = 0.05) -> bool:
-    """Whether a *training* video is held out to choose checkpoints; ``share`` of all ids are.
+    """Whether a *training* video is held out for choosing checkpoints; true for ``share`` of ids.
 
-    A video that is held out at one share is held out at every larger one.
+    A video that is held out at one share is also held out at every larger share.
     """
     return _unit_hash("validation", youtube_id) < share * 2.0**64
 
 
 def shard_of(youtube_id: str, shards: int) -> int:
-    """The shard, in ``range(shards)``, in which every clip of a video lies."""
+    """The shard, in ``range(shards)``, of every clip of a video."""
     if shards < 1:
         raise ValueError(f"the number of shards is {shards}: give at least 1")
     return _unit_hash("shard", youtube_id) % shards
 
 
 def find_leaks(rows: Iterable[Row]) -> tuple[Leak, ...]:
-    """Videos that stand in several splits, sorted by id."""
+    """Videos that are in several splits, sorted by id."""
     first_split: dict[str, str] = {}
     splits_of: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
@@ -68,13 +68,13 @@ def find_leaks(rows: Iterable[Row]) -> tuple[Leak, ...]:
 
 
 def leaking_rows(rows: Iterable[Row], leaks: Iterable[Leak]) -> dict[int, str]:
-    """Places of the rows whose video a more held-out split keeps -> that split.
+    """Indices of the rows whose video a more held-out split keeps -> that split.
 
-    Train yields to val, val to test; without these rows no video stands in two splits.
+    Train yields to val, and val to test; without these rows no video is in two splits.
     """
     kept_split = {leak.youtube_id: leak.splits[-1] for leak in leaks}
     return {
-        place: kept_split[row.youtube_id]
-        for place, row in enumerate(rows)
+        number: kept_split[row.youtube_id]
+        for number, row in enumerate(rows)
         if kept_split.get(row.youtube_id, row.split) != row.split
     }

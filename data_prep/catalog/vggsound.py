@@ -25,10 +25,12 @@ _BY_MILLISECONDS = re.compile(r"(.+)_(\d+)_(\d+)\.mp4")
 def read_vggsound(annotations: str, clips_place: str, *, drop_leaks: bool = True) -> Catalog:
     """Catalog of rows ``youtube id,start seconds,label,split``, or ``file,label`` (``test.csv``).
 
-    The second form names no split: it is the one that the file's name says, else ``test``. Clips
-    are named ``<id>_<start:06d>.mp4`` or ``<id>_<start ms>_<end ms>.mp4``.
+    The second form has no split: it is the split in the annotations' file name, else ``test``.
+    Clips are named ``<id>_<start:06d>.mp4`` or ``<id>_<start ms>_<end ms>.mp4``.
 
-    Raises ValueError with file and line for a malformed row.
+    Raises:
+        FileNotFoundError: annotations or folder of clips are missing.
+        ValueError: a row is malformed; the message has file and line.
     """
     find = _finder(clips_place)
     named = splits_in_name(annotations) or ["test"]
@@ -43,10 +45,10 @@ def read_vggsound(annotations: str, clips_place: str, *, drop_leaks: bool = True
             clips.append(clip)
             lines.append(line)
         elif clips[before] == clip:
-            log.warning("%s: repeats line %d and is passed over", where, lines[before])
+            log.warning("%s: repeats line %d and is ignored", where, lines[before])
         else:
             raise ValueError(
-                f"{where}: {clip.key} stands already on line {lines[before]}; keep one row"
+                f"{where}: {clip.key} is already on line {lines[before]}; keep one row"
             )
     return finish(clips, annotations, drop_leaks=drop_leaks)
 
@@ -69,7 +71,7 @@ def _clip(
         )
     start = whole_seconds(start_text, where)
     if not VIDEO_ID.fullmatch(youtube_id):
-        raise ValueError(f"{where}: {youtube_id!r} is no YouTube id")
+        raise ValueError(f"{where}: {youtube_id!r} is not a YouTube id")
     if not label:
         raise ValueError(f"{where}: the label is empty")
     if split not in SPLITS:
@@ -87,7 +89,7 @@ def _clip(
 
 
 def _finder(clips_place: str) -> Callable[[str, int], tuple[str, str]]:
-    """(id, start in seconds) -> (uri, stamp), under both naming schemes."""
+    """(id, start in seconds) -> (uri, stamp), for both naming schemes."""
     files = files_by_name(clips_place)
     by_milliseconds: dict[tuple[str, int], storage.StoredFile] = {}
     for name, file in files.items():

@@ -1,1 +1,1 @@
-"""Clips that repeat others, exactly or nearly."""
+"""Finds clips that repeat others, exactly or nearly."""

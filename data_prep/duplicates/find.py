@@ -1,11 +1,11 @@
-"""Index -> clips that another one repeats, and which of each group to keep.
+"""Index -> clips that repeat others, and which of each group to keep.
 
 Exact duplicates have the same file. Near duplicates show the same picture: perceptual hashes that
-differ in few bits propose, and small thumbnails of the pictures themselves decide, because pictures
-without texture hash alike by accident. What is kept is the most held-out split's, so that train
-yields to val and val to test.
+differ in few bits suggest candidates, and small thumbnails of the pictures decide, because pictures
+without texture have similar hashes by chance. The clip of the most held-out split is kept: train
+yields to val, and val to test.
 
-Clips of one video in one split are no duplicates of each other unless file and times are the same.
+Clips of one video in one split are not duplicates of each other unless file and times are the same.
 """
 
 # pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
@@ -28,14 +28,14 @@ from data_prep.duplicates.hamming import near_pairs
 from data_prep.shards.manifest import WRITTEN
 
 MAX_DISTANCE = 8
-"""Bits of 64 in which hashes of one picture differ after scaling and compression; a cut of 2 % at
-each side takes 8, other pictures begin at about 18."""
+"""Bits of 64 by which hashes of one picture differ after scaling and compression. Cropping 2 % at
+each side changes 8 bits; different pictures differ by at least about 18."""
 THUMBNAIL_PX = 16
 _SAME_LEVELS = 12.0
-"""Mean difference of two thumbnails of one picture, of 255; compression takes 3, a tenth more
-brightness 13, other pictures begin at about 34."""
+"""Mean difference between two thumbnails of one picture, out of 255. Compression causes 3, a tenth
+more brightness 13; different pictures differ by at least about 34."""
 _TEXTURE_LEVELS = 8.0
-"""Standard deviation under which a thumbnail tells nothing: black, a fade, a plain wall."""
+"""Thumbnails with a lower standard deviation are not compared: black, a fade, a plain wall."""
 _MIN_HASH_BITS = 4
 
 Thumbnail = NDArray[np.uint8]
@@ -44,14 +44,14 @@ Thumbnail = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class IndexedClip:
-    """What the index says of a written clip, as far as it matters here."""
+    """The part of a written clip's index row that matters here."""
 
     key: str
     youtube_id: str
     split: str
     source_sha256: str
     window: tuple[float, ...]
-    """Times of pictures and sound in the file: clips of one file may show different moments."""
+    """Times of pictures and sound in the file: clips of one file may be different excerpts."""
     picture_hash: tuple[int, ...]
     """One per picture."""
 
@@ -69,22 +69,22 @@ class Duplicate:
 
     @property
     def across(self) -> bool:
-        """Whether it stands in another split than what it repeats: a leak."""
+        """Whether it is in another split than the clip that it repeats: a leak."""
         return self.split != self.kept_split
 
     @property
     def reason(self) -> str:
-        """For people, and for an exclusion list."""
+        """The reason in words, as in an exclusion list."""
         said = "the same file as" if self.kind == "exact" else "looks like"
         return f"duplicate: {said} {self.kept} ({self.kept_split})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Look:
-    """A picture, and the clips that show it."""
+    """A picture and the indices of the clips that show it."""
 
     thumbnail: Thumbnail
-    places: list[int]
+    clips: list[int]
 
 
 def indexed_clips(index: pa.Table) -> list[IndexedClip]:
@@ -115,9 +115,9 @@ def find_duplicates(
 
     Args:
         clips: of one shard set, in any order.
-        thumbnails: pictures, as (key, number), -> their thumbnails; asked once, for those whose
-            hashes are near another's.
-        max_distance: bits in which two hashes of one picture may differ.
+        thumbnails: (key, number) of pictures -> their thumbnails; called once, with the pictures
+            whose hashes are near another's.
+        max_distance: number of bits by which two hashes of one picture may differ.
 
     Raises:
         ValueError: ``max_distance`` is not 0 to 16.
@@ -133,7 +133,11 @@ def find_duplicates(
 
 
 def thumbnail(jpeg: bytes) -> Thumbnail:
-    """A picture averaged over a grid. Raises ValueError where it is no JPEG."""
+    """A picture averaged over a grid.
+
+    Raises:
+        ValueError: it is not a JPEG.
+    """
     picture = simplejpeg.decode_jpeg(
         jpeg, "RGB", min_height=4 * THUMBNAIL_PX, min_width=4 * THUMBNAIL_PX, min_factor=1
     )
@@ -147,17 +151,17 @@ def thumbnail(jpeg: bytes) -> Thumbnail:
 
 
 def _same_files(clips: Sequence[IndexedClip]) -> Iterator[list[int]]:
-    """Groups of places: one file in several splits, or one window of it several times."""
+    """Groups of indices: one file in several splits, or one window of it several times."""
     of_file: defaultdict[str, list[int]] = defaultdict(list)
-    for place, clip in enumerate(clips):
-        of_file[clip.source_sha256].append(place)
-    for places in of_file.values():
-        if len({clips[place].split for place in places}) > 1:
-            yield places
+    for index, clip in enumerate(clips):
+        of_file[clip.source_sha256].append(index)
+    for indices in of_file.values():
+        if len({clips[index].split for index in indices}) > 1:
+            yield indices
             continue
         of_window: defaultdict[tuple[float, ...], list[int]] = defaultdict(list)
-        for place in places:
-            of_window[clips[place].window].append(place)
+        for index in indices:
+            of_window[clips[index].window].append(index)
         yield from (same for same in of_window.values() if len(same) > 1)
 
 
@@ -166,10 +170,10 @@ def _same_looks(
     thumbnails: Callable[[Sequence[tuple[str, int]]], Sequence[Thumbnail]],
     max_distance: int,
 ) -> Iterator[list[int]]:
-    """Groups of places of clips, not all of one owner, that have a picture in common."""
+    """Groups of indices of clips of several owners that have a picture in common."""
     candidates, near = _candidates(clips, max_distance)
     pictures = [picture for alike in candidates for picture in alike]
-    found = thumbnails([(clips[place].key, number) for place, number in pictures])
+    found = thumbnails([(clips[index].key, number) for index, number in pictures])
     seen = dict(zip(pictures, found, strict=True))
     looks: list[_Look] = []
     of_hash: list[range] = []
@@ -183,37 +187,37 @@ def _same_looks(
             if _alike(looks[first].thumbnail, looks[second].thumbnail):
                 same.join([first, second])
     for group in same.all():
-        places = sorted({place for look in group for place in looks[look].places})
-        if len({_owner(clips[place]) for place in places}) > 1:
-            yield places
+        indices = sorted({index for look in group for index in looks[look].clips})
+        if len({_owner(clips[index]) for index in indices}) > 1:
+            yield indices
 
 
 def _candidates(
     clips: Sequence[IndexedClip], max_distance: int
 ) -> tuple[list[list[tuple[int, int]]], list[tuple[int, int]]]:
-    """Pictures (place, number) of each hash that several owners are near to, and the near hashes.
+    """Pictures (clip, number) of each hash that several owners are near, and pairs of near hashes.
 
-    The latter are pairs of places in the former.
+    The pairs are indices into the former.
     """
     of_hash: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-    for place, clip in enumerate(clips):
+    for index, clip in enumerate(clips):
         for number, value in enumerate(clip.picture_hash):
-            # A picture of one tone has hardly any bit set.
+            # A picture of a single tone has hardly any bits set.
             if value.bit_count() >= _MIN_HASH_BITS:
-                of_hash[value].append((place, number))
+                of_hash[value].append((index, number))
     pictures = list(of_hash.values())
-    owners = [{_owner(clips[place]) for place, _ in alike} for alike in pictures]
+    owners = [{_owner(clips[index]) for index, _ in alike} for alike in pictures]
     pairs = near_pairs(np.array(list(of_hash), np.uint64), max_distance)
     near = [
         (one, other)
         for one, other in cast("list[tuple[int, int]]", pairs.tolist())
         if len(owners[one] | owners[other]) > 1
     ]
-    several = {place for place, of_one in enumerate(owners) if len(of_one) > 1}
+    several = {index for index, of_one in enumerate(owners) if len(of_one) > 1}
     kept = sorted(several.union(*near))
-    renumbered = {place: number for number, place in enumerate(kept)}
+    renumbered = {index: number for number, index in enumerate(kept)}
     return (
-        [pictures[place] for place in kept],
+        [pictures[index] for index in kept],
         [(renumbered[one], renumbered[other]) for one, other in near],
     )
 
@@ -221,9 +225,9 @@ def _candidates(
 def _looks(
     alike: Iterable[tuple[int, int]], seen: Mapping[tuple[int, int], Thumbnail]
 ) -> list[_Look]:
-    """What pictures of one hash look like; those without texture are passed over.
+    """The distinct looks among pictures of one hash; those without texture are ignored.
 
-    Each is compared with one of each look, not with all others: thousands may show the same title.
+    Each picture is compared with one of each look, not with all: thousands may show the same title.
     """
     looks: list[_Look] = []
     for picture in alike:
@@ -232,14 +236,14 @@ def _looks(
             continue
         look = next((look for look in looks if _alike(look.thumbnail, mine)), None)
         if look is None:
-            looks.append(_Look(thumbnail=mine, places=[picture[0]]))
+            looks.append(_Look(thumbnail=mine, clips=[picture[0]]))
         else:
-            look.places.append(picture[0])
+            look.clips.append(picture[0])
     return looks
 
 
 def _owner(clip: IndexedClip) -> tuple[str, str]:
-    """Clips of one owner may look alike."""
+    """Clips of one owner (a video in one split) may look alike."""
     return clip.youtube_id, clip.split
 
 
@@ -248,9 +252,9 @@ def _alike(one: Thumbnail, other: Thumbnail) -> bool:
 
 
 def _left_out(clips: Sequence[IndexedClip], group: Sequence[int]) -> Iterator[Duplicate]:
-    """All of a group but one; other moments of the same video in that split are kept beside it."""
+    """All of a group but one; other excerpts of its video in its split are kept too."""
     members = sorted(
-        (clips[place] for place in group), key=lambda c: (-SPLITS.index(c.split), c.key)
+        (clips[index] for index in group), key=lambda c: (-SPLITS.index(c.split), c.key)
     )
     kept = members[0]
     kept_contents = {(kept.source_sha256, kept.window): kept}
@@ -274,19 +278,19 @@ def _left_out(clips: Sequence[IndexedClip], group: Sequence[int]) -> Iterator[Du
 
 
 class _Groups:
-    """Things 0 to n - 1 that are joined into groups (union-find)."""
+    """The numbers 0 to n - 1, joined into groups (union-find)."""
 
     def __init__(self, count: int) -> None:
         self._parent = list(range(count))
 
     def join(self, members: Sequence[int]) -> None:
-        """One group of all these and whatever they were joined with."""
+        """Merges the groups of these members."""
         first = self._root(members[0])
         for member in members[1:]:
             self._parent[self._root(member)] = first
 
     def all(self) -> list[list[int]]:
-        """Every group, members ascending."""
+        """All groups, each with ascending members."""
         groups: defaultdict[int, list[int]] = defaultdict(list)
         for member in range(len(self._parent)):
             groups[self._root(member)].append(member)

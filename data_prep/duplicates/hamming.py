@@ -1,4 +1,4 @@
-"""Search for near hashes."""
+"""Finds pairs of hashes with a small Hamming distance."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,22 +7,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 LIMIT = 16
-"""Largest distance that is searched for; of 64 bits, unlike things differ in about 32."""
+"""Largest distance supported; unrelated hashes of 64 bits differ by about 32."""
 _BLOCK = 1024
 
 
 def near_pairs(hashes: NDArray[np.uint64], max_distance: int) -> NDArray[np.int64]:
-    """Places [n 2] of all pairs of hashes that differ in at most ``max_distance`` bits.
+    """Indices [n 2] of all pairs of hashes that differ in at most ``max_distance`` bits.
 
-    Cut into ``max_distance + 2`` parts, such a pair has two parts in common, so only hashes that do
-    are compared (Manku et al. 2007). The hashes must be distinct; the first place is the smaller.
+    If hashes are split into ``max_distance + 2`` parts, such a pair has two parts in common, so
+    only hashes that do are compared (Manku et al. 2007). The hashes must be distinct; the first
+    index of a pair is the smaller one.
 
-    Raises ValueError where ``max_distance`` is not 0 to 16.
+    Raises:
+        ValueError: ``max_distance`` is not 0 to 16.
     """
     if not 0 <= max_distance <= LIMIT:
         raise ValueError(f"max_distance is {max_distance}: give 0 to {LIMIT}")
     parts = max_distance + 2
-    # Strided bits mix what low and high frequencies say, so that no part is poor.
+    # Strided bits mix low and high frequencies, so that every part has entropy.
     masks = [sum(1 << bit for bit in range(part, 64, parts)) for part in range(parts)]
     found = [np.empty((0, 2), np.int64)]
     for one, other in itertools.combinations(masks, 2):

@@ -1,1 +1,1 @@
-"""One clip's file -> its pictures and its sound, or the reason why there are none."""
+"""Decodes clips: a file -> a sample of pictures and sound, or a rejection with its reason."""

@@ -1,7 +1,7 @@
 """Pickled messages over one end of a socket pair.
 
 ``multiprocessing``'s connections do the same, but copy a message twice more as it arrives, into
-memory that is mapped afresh each time: 0.6 ms for a clip's pictures and sound, here 0.1 ms.
+memory that is newly mapped each time: 0.6 ms for a clip's pictures and sound, here 0.1 ms.
 """
 
 import io
@@ -38,10 +38,10 @@ class Channel:
         return bool(self._readable.poll(1000 * timeout_s))
 
     def receive(self) -> Any:
-        """The next message. Raises EOFError where the other end is closed, and OSError."""
+        """The next message. Raises EOFError if the other end is closed, and OSError."""
         (length,) = _LENGTH.unpack(self._fill(_LENGTH.size))
         try:
-            return pickle.loads(self._fill(length))  # noqa: S301 (from a process of our own)
+            return pickle.loads(self._fill(length))  # noqa: S301 (sent by our own process)
         finally:
             if len(self._buffer) > _KEPT_BYTES:
                 self._buffer = bytearray(_KEPT_BYTES)

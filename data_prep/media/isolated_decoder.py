@@ -1,8 +1,8 @@
-"""Clips are decoded in a process of its own, which a hostile file may hang or kill unharmed.
+"""Decodes clips in a separate process, which a hostile file may hang or kill without harm.
 
-The process is killed when a clip takes too long, may take only so much memory, and goes with the
-process that started it. A clip over which it dies is tried once more in a fresh one, and then
-rejected; one over which somebody else kills it is tried more often, since that is not its fault.
+The process is killed if a clip takes too long, has limited memory, and exits with its parent. A
+clip over which it dies is retried once in a fresh process and then rejected. If something else
+killed the process, the clip is retried more often, since that is not its fault.
 """
 
 import functools
@@ -26,22 +26,22 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 26),
     "OPENBLAS_NUM_THREADS": "1",
 }
-"""Of the process, where nothing else is set. glibc's allocator keeps what one clip has freed for
-the next one: by default it returns most of it to the kernel, which clears and maps it again page by
-page, a quarter of a clip's time."""
+"""Default environment variables of the process. They make glibc's allocator keep memory for the
+next clip; otherwise it returns most of it to the kernel, which clears and maps it again page by
+page: a quarter of a clip's time."""
 
 Source: TypeAlias = bytes | Path
-_AHEAD = 2  # clips that wait for the process, so that it need not wait for the next one
+_AHEAD = 2  # clips queued at the process, so that it does not wait for the next one
 _ATTEMPTS = 2
-_KILLS = 5  # of the process by others over one clip, which are not counted as attempts
-_COPIES = 2.25  # of a file's content while it is handed over
+_KILLS = 5  # by something else during one clip; they do not count as attempts
+_COPIES = 2.25  # of a file's content in memory while it is transferred
 _RAISED = (MemoryError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError)
-"""What a file may yet make a library raise; a program that is wrong rejects every clip so."""
+"""What a library may still raise over a file; a bug of ours would reject every clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """What became of a clip's file."""
+    """The outcome of one clip's file."""
 
     outcome: Sample | Rejection
     source_bytes: int = 0
@@ -50,7 +50,7 @@ class Decoded:
 
 @dataclass(frozen=True, kw_only=True)
 class _Excerpt:
-    """A clip as the process is told of it: a catalog's own would load object stores there."""
+    """A clip as sent to the process: a catalog's ``Clip`` would import object stores there."""
 
     key: str
     event_start_s: float
@@ -61,14 +61,14 @@ _Pending: TypeAlias = "tuple[_Excerpt, Source] | Decoded"
 
 
 class Decoder:
-    """The process, started with the first clip; a context, at whose end it is gone."""
+    """The process: a context manager that starts it with the first clip and ends it on exit."""
 
     def __init__(self, settings: MediaSettings) -> None:
-        self.turn = threading.Lock()
-        """Held by whoever decodes a shard: one at a time, while others read or upload."""
+        self.lock = threading.Lock()
+        """To hold while decoding a shard: one at a time, while others read or upload."""
         self._settings = settings
         self._child: WorkerProcess | None = None
-        self._over = False
+        self._stopped = False
 
     def __enter__(self) -> "Decoder":
         return self
@@ -82,21 +82,21 @@ class Decoder:
         self._end()
 
     def stop(self) -> None:
-        """Lets whoever decodes in another thread fail soon, and everyone who would after that."""
-        self._over = True
+        """Makes ``decode`` fail soon where it runs in another thread, and in every later call."""
+        self._stopped = True
         if (child := self._child) is not None:
             child.kill()
 
     def _end(self) -> None:
-        """Ends the process, and what it is at."""
+        """Ends the process and its current call."""
         if self._child is not None:
             self._child.close()
             self._child = None
 
     def decode(self, clips: Iterable[tuple[Excerpt, Source | Decoded]]) -> Iterator[Decoded]:
-        """Outcomes in the order of the clips; what stands in place of a file is passed on."""
+        """Outcomes in the order of the clips; a ``Decoded`` given as a source is kept."""
         if self._child is not None and self._child.pending:
-            self._end()  # whoever came before has left in the middle
+            self._end()  # the previous caller stopped halfway
         waiting: deque[_Pending] = deque()
         for clip, source in clips:
             waiting.append(self._pending(clip, source))
@@ -118,30 +118,30 @@ class Decoder:
         return excerpt, source
 
     def _send(self, waiting: Sequence[_Pending]) -> WorkerProcess:
-        """Sends the last of those that wait; all of them where there is no process yet.
+        """Sends the last of the waiting clips, or all of them if there is no process yet.
 
         Raises:
             InterruptedError: see :meth:`stop`.
         """
-        self._heed_stop()
+        self._check_stopped()
         unsent = [waiting[-1]] if self._child else waiting
         if self._child is None:
             limit = functools.partial(_limit_memory, self._settings.max_memory_bytes)
             decode = functools.partial(decode_clip, settings=self._settings)
             self._child = WorkerProcess(decode, limit, ENVIRONMENT)
-            self._heed_stop()  # which may have come when there was no process to end
+            self._check_stopped()  # it may have happened before there was a process to kill
         for pending in unsent:
             if not isinstance(pending, Decoded):
                 excerpt, source = pending
                 self._child.call(source, excerpt)
         return self._child
 
-    def _heed_stop(self) -> None:
-        if self._over:
+    def _check_stopped(self) -> None:
+        if self._stopped:
             raise InterruptedError("decoding was stopped")
 
     def _finish(self, waiting: "deque[_Pending]") -> Decoded:
-        """The outcome of the first that waits, which waits no longer."""
+        """Removes the first waiting clip and returns its outcome."""
         first = waiting[0]
         if isinstance(first, Decoded):
             waiting.popleft()
@@ -157,7 +157,7 @@ class Decoder:
                 if isinstance(error, WorkerDiedError) and error.killed and kills < _KILLS:
                     kills += 1
                 elif isinstance(error, WorkerDiedError) and not error.started:
-                    raise OSError(f"the process that decodes does not start: {error}") from error
+                    raise OSError(f"the decoding process does not start: {error}") from error
                 else:
                     failures.append(self._failure(first[0], error))
             else:
@@ -179,7 +179,7 @@ class Decoder:
 
 
 def decode_clip(source: Source, clip: Excerpt, settings: MediaSettings) -> Decoded:
-    """Reads, hashes and decodes a clip in this very process."""
+    """Reads, hashes and decodes a clip in the current process."""
     if isinstance(source, Path):
         try:
             source = read_file(source, settings.max_bytes)
@@ -191,7 +191,7 @@ def decode_clip(source: Source, clip: Excerpt, settings: MediaSettings) -> Decod
 
 
 def _lost(failure: Rejection, source: Source, max_bytes: int) -> Decoded:
-    """What there is to tell of a clip that the process does not survive."""
+    """The failure of a clip that ended the process, with its file's size and hash if readable."""
     if isinstance(source, bytes):
         return _decoded(failure, source)
     try:
@@ -209,8 +209,8 @@ def _decoded(outcome: Sample | Rejection, content: bytes) -> Decoded:
 
 
 def _limit_memory(max_bytes: int) -> None:
-    """Lets this process take ``max_bytes`` more than it has now."""
-    importlib.import_module("av.subtitles.stream")  # which the first file would load otherwise
+    """Limits this process to ``max_bytes`` more memory than it has now."""
+    importlib.import_module("av.subtitles.stream")  # otherwise loaded with the first file
     status = Path("/proc/self/status").read_text(encoding="ascii")
     has_kib = int(status.partition("VmData:")[2].split()[0])
     limit = (has_kib << 10) + max_bytes

@@ -1,7 +1,7 @@
-"""How good a clip is: measures of its pictures, and filters that judge by them.
+"""Quality of a clip: measures of its pictures, and filters with thresholds on them.
 
-Measures are taken whenever a clip is decoded and stand in the index, so that other thresholds
-rebuild just those shards in which a clip's fate changes.
+Every decoded clip is measured and the index contains the measures, so that new thresholds rebuild
+only the shards in which a clip's fate changes.
 """
 
 import itertools
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from data_prep.media.sample import Reason
 
 FILTER_REASONS = ("no_sound", "grey", "still")
-"""Reasons that ``judge`` gives."""
+"""Reasons for which ``judge`` rejects."""
 _HASH_SIDE, _HASH_INPUT = 8, 32
 _BAR_LEVEL = 20
-"""Brightest pixel of a black bar, of 255: what compression adds to black."""
+"""Brightest pixel of a black bar, out of 255: compression makes black lighter."""
 _LUMA = np.array([77, 150, 29], np.int32)
 _MIN_BAR_SHARE, _MIN_KEPT_SHARE = 0.02, 0.4
 
@@ -29,16 +29,16 @@ class Filters:
     """Thresholds under which a clip is rejected; all are off by default."""
 
     require_sound: bool = False
-    """Reject a clip without usable sound, instead of writing it as such."""
+    """Reject clips without usable sound instead of writing them without it."""
     min_colorfulness: float | None = None
-    """Reject a grey clip: one whose most colourful picture has less. 5 is barely tinted, 15
+    """Reject grey clips: those whose most colourful picture is below this. 5 is barely tinted, 15
     slightly colourful (Hasler and Suesstrunk 2003)."""
     min_motion: float | None = None
-    """Reject a still clip: one that changes less, in levels of 255; 1 is hardly any movement."""
+    """Reject still clips: those that change by less, in levels of 255; 1 is hardly any movement."""
 
 
 class Measured(Protocol):
-    """What filters look at."""
+    """The measures that filters compare with their thresholds."""
 
     @property
     def sound_fate(self) -> str: ...
@@ -51,7 +51,10 @@ class Measured(Protocol):
 
 
 def judge(clip: Measured, filters: Filters) -> tuple[Reason, str] | None:
-    """Why a clip is rejected, and what was found; None where it passes."""
+    """The reason for a clip's rejection and what was found; None if it passes.
+
+    Records contain both, so a change of these texts rebuilds shards.
+    """
     if filters.require_sound and clip.sound_fate != "kept":
         return "no_sound", clip.sound_fate
     least = filters.min_colorfulness
@@ -66,7 +69,7 @@ def judge(clip: Measured, filters: Filters) -> tuple[Reason, str] | None:
 def colorfulness(image: NDArray[np.uint8]) -> float:
     """Colourfulness M3 of an sRGB picture [h w 3] (Hasler and Suesstrunk 2003).
 
-    Every other row and column will do. Whole numbers are summed, so that it comes out the same on
+    Every other row and column is enough. Integers are summed, so that the result is the same on
     every processor.
     """
     red, green, blue = (image[::2, ::2, channel].astype(np.int32) for channel in range(3))
@@ -77,7 +80,7 @@ def colorfulness(image: NDArray[np.uint8]) -> float:
 
 
 def motion(thumbnails: Sequence[NDArray[np.uint8]]) -> float:
-    """Largest mean difference of two small grey pictures, in levels of 255."""
+    """Largest mean difference between two small grey pictures, in levels of 255."""
     stack = np.stack(thumbnails).astype(np.int32)
     pairs = itertools.combinations(stack, 2)
     return max((int(np.abs(one - other).sum()) / one.size for one, other in pairs), default=0.0)
@@ -94,11 +97,12 @@ def perceptual_hash(grey: NDArray[np.uint8]) -> str:
 
 
 def letterbox(images: Sequence[NDArray[np.uint8]]) -> tuple[int, int, int, int] | None:
-    """What black bars leave of all pictures [h w 3]: left, top, width, height; None: no bars.
+    """The area inside the black bars of all pictures [h w 3]: left, top, width, height.
 
-    A bar must be black in every picture, and enough must be left: a dark scene is no letterbox.
+    None if there are no bars. A bar must be black in every picture, and enough of the picture must
+    be left: a dark scene is not a letterbox.
     """
-    # Luma, since chroma of half the resolution reaches into the bars.
+    # Luma only: subsampled chroma bleeds into the bars.
     brightest = np.maximum.reduce([image @ _LUMA for image in images]) / _LUMA.sum()
     height, width = brightest.shape
     rows = np.flatnonzero(brightest.max(axis=1) > _BAR_LEVEL)
@@ -114,7 +118,7 @@ def letterbox(images: Sequence[NDArray[np.uint8]]) -> tuple[int, int, int, int] 
 
 
 def _bars(first: int, end: int, length: int) -> tuple[int, int]:
-    """What two bars of one direction leave; bars too thin to be meant are kept."""
+    """First and end between two opposite bars; a very thin bar counts as part of the picture."""
     least = _MIN_BAR_SHARE * length
     return first if first >= least else 0, end if length - end >= least else length
 
@@ -128,7 +132,7 @@ def _moments(values: NDArray[np.int32]) -> tuple[float, float]:
 
 
 def _dct() -> NDArray[np.int64]:
-    """The lowest rows of the DCT-II in whole numbers, which every processor sums alike."""
+    """The lowest frequencies of the DCT-II as integers, whose sums are the same everywhere."""
     frequency, position = np.arange(_HASH_SIDE)[:, None], np.arange(_HASH_INPUT)[None]
     basis = np.cos(np.pi * frequency * (2 * position + 1) / (2 * _HASH_INPUT))
     basis[0] /= math.sqrt(2)

@@ -1,4 +1,4 @@
-"""What is taken from a clip, and what becomes of it: a sample, or a rejection with its reason."""
+"""Settings of decoding, and its outcomes: a sample, or a rejection with its reason."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
@@ -20,9 +20,9 @@ Reason: TypeAlias = Literal[
     "leak",
     "excluded",
 ]
-"""Why a clip gives no sample."""
+"""Why a clip yields no sample."""
 SoundFate: TypeAlias = Literal["kept", "absent", "silent", "too_short", "undecodable"]
-"""What became of a clip's sound; only ``kept`` is in the shard."""
+"""What happened to a clip's sound; only ``kept`` sound is in the shard."""
 
 
 class Excerpt(Protocol):
@@ -35,28 +35,28 @@ class Excerpt(Protocol):
 
     @property
     def event_start_s(self) -> float:
-        """Where it begins in the file."""
+        """Its start in the file."""
         ...
 
     @property
     def event_end_s(self) -> float | None:
-        """Where it ends; None: at the end of the file."""
+        """Its end in the file; None: the end of the file."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class MediaSettings:
-    """What is taken from a clip, and the caps that keep a hostile file in bounds."""
+    """What to take from a clip, and limits that protect against hostile files."""
 
     size_px: int | None = 96
     """Short side of the pictures; None: as in the source."""
     pictures: int = 1
-    """Pictures per clip, at the middles of as many equal parts of the window: 1 is its middle."""
+    """Pictures per clip, taken at the middles of as many equal parts of the window."""
     frames: Literal["exact", "keyframe"] = "exact"
-    """``exact``: the frame on screen at that time. ``keyframe``: the key frame nearest to it, which
-    is faster; the exact one where that is further than a quarter of a part away."""
+    """``exact``: the frame on screen at that time. ``keyframe``: the nearest key frame, which is
+    faster; if that is more than a quarter of a part away, the exact frame."""
     cut_letterbox: bool = False
-    """Cut black bars away before scaling."""
+    """Crop black bars before scaling."""
     measure_motion: bool = False
     """Measure how much the picture changes over the clip; decodes up to two more key frames."""
     jpeg_quality: int = 90
@@ -66,11 +66,11 @@ class MediaSettings:
     sample_rate_hz: int = 16000
     """Sample rate of the sound."""
     silence_dbfs: float = -60.0
-    """Sound under this RMS level counts as none."""
+    """Sound below this RMS level counts as silent."""
     min_s: float = 1.0
     """Shortest video or event."""
     min_sound_s: float = 0.5
-    """Shorter sound counts as none."""
+    """Shorter sound is left out."""
     max_s: float = 600.0
     """Longest file."""
     max_pixels: int = 4096 * 2304
@@ -80,9 +80,9 @@ class MediaSettings:
     max_bytes: int = 1 << 26
     """Largest file."""
     max_streams: int = 16
-    """Most streams in a file."""
+    """Largest number of streams in a file."""
     max_packets: int = 200_000
-    """Most packets in a file."""
+    """Largest number of packets in a file."""
     max_decode_s: float = 60.0
     """Longest time that decoding one clip may take."""
     max_memory_bytes: int = 400 << 20
@@ -105,54 +105,54 @@ class MediaSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One clip as a shard holds it."""
+    """One clip as stored in a shard."""
 
     key: str
     pictures: tuple[bytes, ...]
     """JPEG, 4:4:4."""
     requested_s: tuple[float, ...]
-    """Times asked for, in the file, one per picture."""
+    """Requested times in the file, one per picture."""
     actual_s: tuple[float, ...]
     """Times of the frames that were taken."""
     width: int
-    """Of the pictures."""
+    """Width of the pictures."""
     height: int
-    """Of the pictures."""
+    """Height of the pictures."""
     source_width: int
-    """Of the frames in the file, before rotation."""
+    """Width of the frames in the file, before rotation."""
     source_height: int
-    """Of the frames in the file, before rotation."""
+    """Height of the frames in the file, before rotation."""
     source_s: float
-    """Length of the file's pictures."""
+    """Length of the file's video."""
     crop: tuple[int, ...]
-    """Left, top, width and height of what was kept of the upright frame; empty: all of it."""
+    """Left, top, width and height kept of the frame, before rotation; empty: all of it."""
     colorfulness: float
-    """Of the most colourful picture (Hasler and Suesstrunk 2003); a grey one has 0."""
+    """Colourfulness of the most colourful picture (Hasler and Suesstrunk 2003); 0 if grey."""
     motion: float | None
     """Largest mean difference, in levels of 255, between frames of the clip; None: not measured."""
     picture_hash: tuple[str, ...]
     """Perceptual hash of each picture, 16 hexadecimal digits."""
     sound: bytes
-    """WAV, 16 bit, mono; empty: no usable sound."""
+    """16-bit mono WAV; empty: no usable sound."""
     sound_fate: SoundFate
     sound_start_s: float
-    """Where the sound begins in the file; 0 where none is kept."""
+    """Start of the sound in the file; 0 if none is kept."""
     sound_s: float
-    """Length of the sound that is kept; 0 where none is."""
+    """Length of the kept sound; 0 if there is none."""
     rms_dbfs: float
-    """Level of the sound in the window, kept or not; -120 at the least."""
+    """RMS level of the sound in the window, kept or not; at least -120."""
     peak_dbfs: float
-    """Its largest magnitude; -120 at the least."""
+    """Its peak level; at least -120."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
-    """A clip that gives no sample."""
+    """A clip that yields no sample."""
 
     key: str
     reason: Reason
     detail: str
-    """What was found, for people."""
+    """What was found, in words."""
 
 
 class RejectedError(Exception):

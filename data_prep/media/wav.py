@@ -1,6 +1,6 @@
-"""The one kind of WAV file that shards hold: 16 bit, mono, samples right behind the header.
+"""The WAV format of shards: 16-bit mono with the samples directly after the header.
 
-So training can read a window of the samples alone, a fifth of the bytes of ten seconds.
+Training can therefore read just a window of the samples: a fifth of the bytes of ten seconds.
 """
 
 import struct
@@ -20,15 +20,15 @@ def encode_wav(waveform: NDArray[np.float32], sample_rate_hz: int) -> bytes:
 
 
 def samples_within(offset: int, size: int) -> tuple[int, int]:
-    """(offset, size) of the samples in a tar, from those of the WAV file that holds them."""
+    """(offset, size) of the samples in a tar, from those of their WAV file."""
     return offset + _HEADER.size, size - _HEADER.size
 
 
 def check_wav(content: bytes, sample_rate_hz: int) -> None:
-    """Refuse what shards do not hold.
+    """Checks that a file has the format of shards.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it has another.
     """
     size = len(content) - _HEADER.size
     if size > 0 and content.startswith(_header(size, sample_rate_hz)):

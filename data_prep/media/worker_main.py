@@ -21,8 +21,8 @@ def main(descriptor: int) -> None:
     with contextlib.suppress(EOFError):
         function, prepare = channel.receive()
         prepare()
-        # Media objects refer to each other in circles and can be large: they are freed after each
-        # call, when few objects are left to look at, and the modules are never looked at again.
+        # Media objects form reference cycles and can be large: they are freed after each call, when
+        # few objects are left to scan, and the modules are not scanned again.
         gc.disable()
         gc.freeze()
         channel.send(None)
@@ -40,12 +40,12 @@ def main(descriptor: int) -> None:
 def _picklable(error: Exception) -> Exception:
     try:
         return pickle.loads(pickle.dumps(error))  # noqa: S301 (our own)
-    except Exception:  # noqa: BLE001 (whatever its class makes of it)
+    except Exception:  # noqa: BLE001 (its class may do anything)
         return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _exit_with_parent(descriptor: int) -> None:
-    """The socket's other end closes when the parent dies, which a call at work does not see."""
+    """Exits when the parent dies, which closes the socket's other end, even during a call."""
     hang_up = select.poll()
     hang_up.register(descriptor, select.POLLRDHUP)
     hang_up.poll()

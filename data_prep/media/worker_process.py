@@ -39,7 +39,7 @@ class WorkerDiedError(Exception):
 
     @property
     def killed(self) -> bool:
-        """Whether something else ended it, so that the call it was at may be harmless."""
+        """Whether something else ended it, so that its current call may be harmless."""
         return self.exitcode in (-signal.SIGKILL, -signal.SIGTERM)
 
 
@@ -63,7 +63,7 @@ class WorkerProcess:
         self._channel = Channel(ours)
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         with theirs:  # closed here, so that its end is noticed as soon as the process is gone
-            self._process = subprocess.Popen(  # noqa: S603 (this very interpreter)
+            self._process = subprocess.Popen(  # noqa: S603 (this interpreter)
                 [sys.executable, "-P", "-m", _MAIN, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

@@ -1,1 +1,1 @@
-"""Clips -> tars, records and the manifest that vouches for them."""
+"""Clips -> tars, records and the manifest that describes them."""

@@ -1,12 +1,12 @@
 """Clips -> shards -> manifest: the work on one shard, and the whole build in one process.
 
-``build_shard`` turns one planned shard into two tars and a record beside them; whoever has many
-machines maps it over the plan. The manifest makes a build exist.
+``build_shard`` turns one planned shard into two tars and a record; a cluster maps it over the plan.
+A build exists once its manifest does.
 
     OUT/manifest.json                                        last
     OUT/index-<sha>.parquet
     OUT/shards/shard-00003-<sha>.{picture,sound}.tar         named after their content
-    OUT/records/shard-00003.json                             what was built, and from what
+    OUT/records/shard-00003.json                             what was built from what
 """
 
 import functools
@@ -33,13 +33,13 @@ from data_prep.shards.manifest import (
     sound_place,
 )
 from data_prep.shards.plan import BuildSettings, PlannedShard, choose_shard_count, plan
-from data_prep.shards.publish import publish_manifest, standing_manifest
+from data_prep.shards.publish import publish_manifest, read_manifest_bytes
 from data_prep.shards.records import ClipRow, ShardRecord
 from data_prep.shards.tar import PICTURE_SUFFIX, SOUND_SUFFIX, WrittenShard, write_shard
 from data_prep.storage import scratch
 
 SHARDS_AT_ONCE = 2
-"""Shards that share a decoder: while one is uploaded, the next is decoded."""
+"""Shards that share a decoder: one is decoded while another is uploaded."""
 _READERS = 4
 _AHEAD_CLIPS, _AHEAD_BYTES = 8, 1 << 26
 
@@ -47,18 +47,19 @@ _AHEAD_CLIPS, _AHEAD_BYTES = 8, 1 << 26
 def build_shard(
     planned: PlannedShard, settings: BuildSettings, out: str, decoder: Decoder
 ) -> ShardRecord:
-    """Builds and publishes one shard and its record.
+    """Builds and publishes one shard and its record, in which unusable clips are rejections.
 
-    What a clip's file does becomes a rejection in the record. Raises OSError where a store fails.
+    Raises:
+        OSError: storage fails.
     """
     before = records.load(planned.index, out)
-    if before is not None and _needs_new_stamps_alone(before, planned, settings, out):
+    if before is not None and _only_stamps_changed(before, planned, settings, out):
         record = replace(before, stamps=records.stamps(planned))
         records.store(record, out)
         return record
     rows: dict[str, ClipRow] = {}
     with scratch.folder() as folder:
-        with decoder.turn, scratch.space_in(folder):
+        with decoder.lock, scratch.space_in(folder):
             samples = _samples(planned, settings, decoder, rows)
             written = write_shard(samples, folder, "shard")
         entry = _publish_tars(planned.index, written, folder, out)
@@ -83,43 +84,43 @@ class Built:
 
     manifest: Manifest
     reused_shards: int
-    """Shards that stood already."""
+    """Shards that already existed."""
 
 
 BuildShards: TypeAlias = Callable[
     [Sequence[PlannedShard], BuildSettings, str], Iterable[ShardRecord]
 ]
-"""(shards to build, settings, place) -> their records, in any order."""
+"""(shards to build, settings, output folder) -> their records, in any order."""
 
 
 def build_set(
     catalog: Catalog, settings: BuildSettings, out: str, build_missing: BuildShards
 ) -> Built:
-    """Plans, builds what does not stand yet, and publishes.
+    """Plans the shards, builds those that do not exist yet, and publishes the manifest.
 
     Raises:
         ValueError: too many clips were rejected.
-        OSError: a store fails again and again.
-        storage.ConflictError: another build has published there meanwhile.
+        OSError: storage fails in spite of retries.
+        storage.ConflictError: another build has published to ``out`` in the meantime.
     """
-    expected = standing_manifest(out)
+    expected = read_manifest_bytes(out)
     shards = plan(catalog.clips, choose_shard_count(len(catalog.clips), settings, out))
-    standing = records.find_standing(shards, settings, out)
-    missing = [planned for planned in shards if planned.index not in standing]
-    built = [*standing.values(), *build_missing(missing, settings, out)]
+    reusable = records.find_reusable(shards, settings, out)
+    missing = [planned for planned in shards if planned.index not in reusable]
+    built = [*reusable.values(), *build_missing(missing, settings, out)]
     manifest = publish_manifest(catalog, built, settings, out, expected=expected)
-    return Built(manifest=manifest, reused_shards=len(standing))
+    return Built(manifest=manifest, reused_shards=len(reusable))
 
 
 def build(catalog: Catalog, settings: BuildSettings, out: str) -> Manifest:
-    """The whole build in this process, but for the decoding, which has one of its own."""
+    """The whole build in this process, except decoding, which has a separate one."""
     return build_set(catalog, settings, out, build_shards).manifest
 
 
 def build_shards(
     shards: Sequence[PlannedShard], settings: BuildSettings, out: str
 ) -> Iterator[ShardRecord]:
-    """Builds shards in this process, in their order."""
+    """Builds shards in this process and yields their records in the same order."""
     if not shards:
         return
     with Decoder(settings.media) as decoder, ThreadPoolExecutor(SHARDS_AT_ONCE) as builders:
@@ -134,10 +135,10 @@ def build_shards(
             builders.shutdown(wait=False, cancel_futures=True)
 
 
-def _needs_new_stamps_alone(
+def _only_stamps_changed(
     before: ShardRecord, planned: PlannedShard, settings: BuildSettings, out: str
 ) -> bool:
-    """Whether the shard stands, and its clips' files are other files of the same content."""
+    """Whether the shard exists and its clips' files have new stamps but the same content."""
 
     def sha256_of(clip: Clip) -> str:
         try:
@@ -149,8 +150,8 @@ def _needs_new_stamps_alone(
         return storage.size_of(storage.join(out, SHARDS_FOLDER, name))
 
     return (
-        records.holds(before, planned, settings)
-        and records.tars_stand(before, size_of)
+        records.is_valid(before, planned, settings)
+        and records.tars_exist(before, size_of)
         and records.same_content(before, planned, sha256_of)
     )
 
@@ -158,7 +159,7 @@ def _needs_new_stamps_alone(
 def _samples(
     planned: PlannedShard, settings: BuildSettings, decoder: Decoder, rows: dict[str, ClipRow]
 ) -> Iterator[Sample]:
-    """Decodes the clips one by one, and notes in ``rows`` what became of each."""
+    """Decodes the clips in turn, yields the usable ones and adds the row of each to ``rows``."""
     for decoded in decoder.decode(_sources(planned.clips, settings.media)):
         row = _row(decoded, settings.filters)
         rows[row.key] = row
@@ -170,7 +171,7 @@ def _samples(
 def _sources(
     clips: Sequence[Clip], settings: MediaSettings
 ) -> Iterator[tuple[Clip, Source | Decoded]]:
-    """Clips and their files; those in a store are read ahead while others are decoded."""
+    """Clips and their files; files in object stores are read ahead during decoding."""
     waiting: deque[tuple[Clip, Callable[[], Source | Decoded]]] = deque()
     ahead_bytes = 0
     with ThreadPoolExecutor(_READERS) as readers:
@@ -193,14 +194,14 @@ def _sources(
 def _start_reading(
     clip: Clip, settings: MediaSettings, readers: ThreadPoolExecutor
 ) -> Callable[[], Source | Decoded]:
-    """What returns ``_source`` when it is there; a local file needs no thread to wait for it."""
+    """Returns a function that waits for the clip's ``_source``; local files need no thread."""
     if storage.is_local(clip.uri):
         return functools.partial(_source, clip, settings)
     return readers.submit(_source, clip, settings).result
 
 
 def _source(clip: Clip, settings: MediaSettings) -> Source | Decoded:
-    """The clip's path, or its content if it lies in a store; a rejection where there is none."""
+    """The clip's path, or its content if it is in a store; a rejection if it is missing."""
     detail = f"{storage.name_of(clip.uri)} is not there"
     missing = Decoded(outcome=Rejection(key=clip.key, reason="missing", detail=detail))
     if not clip.stamp:
@@ -220,7 +221,7 @@ def _source(clip: Clip, settings: MediaSettings) -> Source | Decoded:
 
 
 def _row(decoded: Decoded, filters: Filters) -> ClipRow:
-    """All of a clip's row but where it lies in its shard."""
+    """A clip's row, without its shard and byte ranges."""
     outcome = decoded.outcome
     row = ClipRow(
         key=outcome.key,
@@ -257,9 +258,9 @@ def _row(decoded: Decoded, filters: Filters) -> ClipRow:
 
 
 def _publish_tars(index: int, written: WrittenShard, folder: Path, out: str) -> ShardEntry | None:
-    """Uploads the two tars; None for a shard of nothing.
+    """Uploads the two tars; None if no clip was written.
 
-    Also where tars of these names lie already: they may be what is to be repaired.
+    Existing tars of the same names are replaced, since they may be damaged.
     """
     if not written.ranges:
         return None

@@ -1,10 +1,10 @@
-"""The data set's one source of truth, written last: what is not in the manifest does not exist.
+"""The manifest: a data set's one source of truth, written last.
 
-``manifest.json`` names every shard and the index, each with its SHA-256, and counts what was read,
+``manifest.json`` lists every shard and the index, each with its SHA-256, and counts the clips read,
 written and rejected. The index, a Parquet file beside it, has one row per catalog clip, sorted by
-key: its fate, labels and splits, times, measures, checksums and byte ranges. Both hold no time
-stamps and no paths, so that the same input gives the same bytes, and ``Manifest.digest`` names a
-data set.
+key: its fate, label and split, times, measures, checksums and byte ranges. Neither contains time
+stamps or paths, so the same input gives the same bytes, and ``Manifest.digest`` identifies a data
+set.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -27,7 +27,7 @@ from data_prep import storage
 from data_prep.shards.tar import PICTURE_SUFFIX, SOUND_SUFFIX, TarRecord
 
 SCHEMA_VERSION = 2
-"""Of manifest, index and shards together; another one is refused and built again."""
+"""Version of manifest, index and shards together; other versions are refused and rebuilt."""
 MANIFEST_NAME = "manifest.json"
 SHARDS_FOLDER = "shards"
 WRITTEN = "written"
@@ -41,7 +41,7 @@ INDEX_SCHEMA = pa.schema(
         ("label", pa.string()),
         ("split", pa.string()),
         ("fate", pa.string()),  # "written", or the reason for the rejection
-        ("detail", pa.string()),  # of the rejection, for people
+        ("detail", pa.string()),  # of the rejection, in words
         ("shard", pa.string()),  # empty for a rejected clip
         ("has_sound", pa.bool_()),
         ("sound_fate", pa.string()),
@@ -69,7 +69,7 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 INDEX_COLUMNS: tuple[str, ...] = tuple(INDEX_SCHEMA.names)
-"""Columns of the index; offsets and sizes are those of the members' contents in the tars."""
+"""Columns of the index; offsets and sizes are of the members' contents in the tars."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class ShardEntry:
 
     name: str
     clips: int
-    """Samples in it."""
+    """Number of samples in it."""
     picture: TarRecord
     sound: TarRecord
 
@@ -94,7 +94,7 @@ class IndexEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """``read == written + sum(rejected.values())``, always."""
+    """Numbers of clips; always ``read == written + sum(rejected.values())``."""
 
     read: int
     written: int
@@ -105,7 +105,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class LeakedVideo:
-    """A video that the annotations have in several splits."""
+    """A video that is in several splits of the annotations."""
 
     youtube_id: str
     splits: tuple[str, ...]
@@ -113,57 +113,60 @@ class LeakedVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a finished build made."""
+    """The result of a finished build."""
 
     schema_version: int
     settings: dict[str, Any]
-    """All that decides the bytes of the shards, as plain JSON: ``media`` and ``filters``."""
+    """All settings that affect the bytes of the shards, as plain JSON: ``media``, ``filters``."""
     shard_count: int
-    """Number that video ids are hashed over; some shards may be empty, and are not listed then."""
+    """Number of shards that video ids are hashed to; empty ones are not listed."""
     shards: tuple[ShardEntry, ...]
     index: IndexEntry
     counts: Counts
     leaks: tuple[LeakedVideo, ...]
     versions: dict[str, str]
-    """Of the libraries that decode and encode."""
+    """Versions of the libraries that decode and encode."""
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON: what lies in the file."""
+        """Canonical JSON: the content of the file."""
         return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
 
     @property
     def sample_rate_hz(self) -> int:
-        """Of the sounds.
+        """Sample rate of the sounds.
 
         Raises:
-            ValueError: the settings do not tell.
+            ValueError: the settings do not contain it.
         """
         try:
             return int(self.settings["media"]["sample_rate_hz"])
         except (KeyError, TypeError, ValueError):
-            raise ValueError("the manifest does not tell the sounds' sample rate") from None
+            raise ValueError(
+                "the manifest has no media.sample_rate_hz: prepare the shards again"
+            ) from None
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON: the data set's name."""
+        """SHA-256 of the canonical JSON: the data set's identity."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
 def picture_place(place: str, shard: str) -> str:
-    """Where a shard's picture tar lies."""
+    """The place of a shard's picture tar."""
     return storage.join(place, SHARDS_FOLDER, f"{shard}{PICTURE_SUFFIX}")
 
 
 def sound_place(place: str, shard: str) -> str:
-    """Where a shard's sound tar lies."""
+    """The place of a shard's sound tar."""
     return storage.join(place, SHARDS_FOLDER, f"{shard}{SOUND_SUFFIX}")
 
 
 def load_manifest(place: str) -> Manifest:
     """Manifest of a shard set.
 
-    Raises FileNotFoundError where no finished build lies there, ValueError where the manifest is
-    damaged or of another schema version.
+    Raises:
+        FileNotFoundError: there is no finished build.
+        ValueError: the manifest is damaged or of another schema version.
     """
     try:
         content = storage.read_bytes(storage.join(place, MANIFEST_NAME))
@@ -185,7 +188,7 @@ def load_manifest(place: str) -> Manifest:
 
 
 def load_index(place: str, manifest: Manifest) -> pa.Table:
-    """The index, a table with ``INDEX_SCHEMA``. Raises ValueError if it is not the manifest's."""
+    """The index, with ``INDEX_SCHEMA``; ValueError if it is not the one in the manifest."""
     content = storage.read_bytes(storage.join(place, manifest.index.name))
     if hashlib.sha256(content).hexdigest() != manifest.index.sha256:
         raise ValueError(f"{place}: {manifest.index.name} differs from its checksum; prepare again")
@@ -193,7 +196,7 @@ def load_index(place: str, manifest: Manifest) -> pa.Table:
 
 
 def encode_index(columns: Mapping[str, Sequence[object]]) -> bytes:
-    """The columns of ``INDEX_SCHEMA`` as Parquet: the same bytes for the same values."""
+    """The columns of ``INDEX_SCHEMA`` as Parquet; the same values give the same bytes."""
     sink = io.BytesIO()
     table = pa.Table.from_pydict(dict(columns), schema=INDEX_SCHEMA)
     pq.write_table(table, sink, compression="zstd")

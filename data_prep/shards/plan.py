@@ -1,4 +1,4 @@
-"""Which clip lies in which shard, and under which settings: pure functions of catalog and place."""
+"""Assigns clips to shards, as a pure function of the catalog and the number of shards."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ class BuildSettings:
     """Configuration of a build."""
 
     media: MediaSettings = field(default_factory=MediaSettings)
-    """What is taken from each clip."""
+    """What to take from each clip."""
     filters: Filters = field(default_factory=Filters)
     """Which clips are good enough."""
     shards: int | None = None
-    """Number of shards; None: as the place has already, else by ``clips_per_shard``."""
+    """Number of shards; None: as in the last build there, else by ``clips_per_shard``."""
     clips_per_shard: int = 128
-    """Clips in a shard, about, where the number of shards is not given."""
+    """Approximate number of clips in a shard, if the number of shards is not given."""
     max_rejected_share: float = 0.2
-    """A build that rejects more than this share of its clips fails; clips that are left out on
-    purpose do not count."""
+    """A build that rejects more than this share of its clips fails; clips left out on purpose do
+    not count."""
 
     def __post_init__(self) -> None:
         if self.shards is not None and self.shards < 1:
@@ -40,7 +40,7 @@ class BuildSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedShard:
-    """A shard to build: picklable, and all that a worker needs beside settings and place."""
+    """A shard to build, picklable; with settings and output folder it is all a worker needs."""
 
     index: int
     shard_count: int
@@ -49,9 +49,9 @@ class PlannedShard:
 
 
 def choose_shard_count(clips: int, settings: BuildSettings, out: str) -> int:
-    """Number of shards: as set, else as the last build in ``out``, else by the number of clips.
+    """Number of shards: as set, else as in the last build in ``out``, else by the number of clips.
 
-    A recorded number is kept, so that new rows touch only their own shards.
+    An earlier number is kept, so that new rows change only their own shards.
     """
     if settings.shards is not None:
         return settings.shards
@@ -62,13 +62,16 @@ def choose_shard_count(clips: int, settings: BuildSettings, out: str) -> int:
 
 
 def plan(clips: Sequence[Clip], shard_count: int) -> tuple[PlannedShard, ...]:
-    """Shards that hold any clip, in the order of their numbers; a video's clips share one.
+    """The shards that are not empty, in order; all clips of a video are in the same one.
 
-    A pure function: the order of the clips does not matter. Raises ValueError for a doubled key.
+    The order of the clips does not matter.
+
+    Raises:
+        ValueError: two clips have the same key.
     """
     twice = [key for key, n in Counter(clip.key for clip in clips).items() if n > 1]
     if twice:
-        raise ValueError(f"clip {twice[0]} stands twice in the catalog: keep one")
+        raise ValueError(f"clip {twice[0]} is in the catalog twice: keep one")
     members: defaultdict[int, list[Clip]] = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: clip.key):
         members[shard_of(clip.youtube_id, shard_count)].append(clip)

@@ -1,4 +1,4 @@
-"""Catalog and records -> index and manifest, which is what makes a build exist."""
+"""Catalog and records -> index and manifest, with which a build exists."""
 
 import hashlib
 import importlib.metadata
@@ -33,28 +33,28 @@ def publish_manifest(
     *,
     expected: bytes | None,
 ) -> Manifest:
-    """Joins catalog and records into index and manifest, the manifest last.
+    """Joins catalog and records into index and manifest, and writes the manifest last.
 
     Args:
-        catalog: what was to be built.
+        catalog: the clips that were to be built.
         built: one record per planned shard, in any order.
-        settings: of the build.
-        out: place of the shards.
-        expected: ``standing_manifest`` from before the build.
+        settings: settings of the build.
+        out: folder of the shard set.
+        expected: ``read_manifest_bytes`` from before the build.
 
     Raises:
         ValueError: too many clips were rejected, or none is left; nothing is written.
-        storage.ConflictError: another build has published there meanwhile; its set stands.
+        storage.ConflictError: another build has published in the meantime; its set is kept.
     """
     built = sorted(built, key=lambda record: record.index)
     row_of = {row.key: row for record in built for row in record.rows}
     assert sum(len(record.rows) for record in built) == len(row_of) == len(catalog.clips)
     rows = [(clip, row_of[clip.key]) for clip in catalog.clips]
     left_out = [
-        (gone.clip, ClipRow(key=gone.clip.key, fate=gone.reason, detail=gone.detail))
-        for gone in catalog.excluded
+        (left.clip, ClipRow(key=left.clip.key, fate=left.reason, detail=left.detail))
+        for left in catalog.excluded
     ]
-    _hold_budget(_counts(rows), settings.max_rejected_share)
+    _enforce_budget(_counts(rows), settings.max_rejected_share)
     (shard_count,) = {record.shard_count for record in built}
     rows = sorted(rows + left_out, key=lambda pair: pair[0].key)
     index = encode_index(_columns(rows))
@@ -79,8 +79,8 @@ def publish_manifest(
     return manifest
 
 
-def standing_manifest(out: str) -> bytes | None:
-    """What lies under the manifest's name now; None where nothing does."""
+def read_manifest_bytes(out: str) -> bytes | None:
+    """The current content of the manifest's file; None if there is none."""
     try:
         return storage.read_bytes(storage.join(out, MANIFEST_NAME))
     except FileNotFoundError:
@@ -88,7 +88,7 @@ def standing_manifest(out: str) -> bytes | None:
 
 
 def _columns(rows: Sequence[tuple[Clip, ClipRow]]) -> dict[str, list[object]]:
-    """The index's columns: those of the annotations from the clip, all others from its row."""
+    """The index's columns: those of the annotations from the clips, the others from the rows."""
     of_clip = ("youtube_id", "start_s", "label", "split")
     clips, fates = [clip for clip, _ in rows], [row for _, row in rows]
     return {
@@ -107,7 +107,7 @@ def _counts(rows: Sequence[tuple[Clip, ClipRow]]) -> Counts:
     )
 
 
-def _hold_budget(counts: Counts, max_rejected_share: float) -> None:
+def _enforce_budget(counts: Counts, max_rejected_share: float) -> None:
     rejected = counts.read - counts.written
     if counts.written and rejected <= max_rejected_share * counts.read:
         return
@@ -125,6 +125,6 @@ def _commit(manifest: Manifest, out: str, expected: bytes | None) -> None:
         storage.write_if_unchanged(place, manifest.to_bytes(), expected)
     except storage.ConflictError:
         raise storage.ConflictError(
-            f"another build has published {place} meanwhile, and its shard set stands; run again "
-            "to build on it"
+            f"another build has published {place} in the meantime, and its shard set is kept: "
+            "rerun the command to build on it"
         ) from None

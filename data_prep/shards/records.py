@@ -1,9 +1,8 @@
-"""What was built, from what: one record per shard, which lets the next build leave it alone.
+"""One record per shard of what it was built from, so that the next build can reuse it.
 
-A record vouches for a shard while all that decides its bytes is the same: the content of the clips,
-settings, library versions and schema version. Whether the content is the same is told by size and
-time where these have not changed, and by SHA-256 where they have: a copied data set is read again,
-but not built again.
+A shard is reused while all that determines its bytes is the same: the content of the clips, the
+settings, the library versions and the schema version. Content counts as unchanged if size and time
+are; if they are not, SHA-256 decides. A copied data set is thus read again, but not rebuilt.
 """
 
 import functools
@@ -35,13 +34,13 @@ _VERSIONS_OF = ("av", "numpy", "simplejpeg", "soundfile")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipRow:
-    """What became of one clip: the index's columns that do not come from the annotations."""
+    """The outcome for one clip: the index's columns that do not come from the annotations."""
 
     key: str
     fate: str
     """``written``, or the reason for the rejection."""
     detail: str = ""
-    """Of the rejection, for people."""
+    """Of the rejection, in words."""
     shard: str = ""
     has_sound: bool = False
     sound_fate: str = ""
@@ -70,16 +69,16 @@ class ClipRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRecord:
-    """One finished shard, as it lies in ``records``."""
+    """One finished shard, as stored in ``records``."""
 
     index: int
     shard_count: int
     fingerprint: str
-    """Of settings, versions and planned clips; not of their content, labels, splits and places."""
+    """Of settings, versions and planned clips; not of their content, labels, splits or paths."""
     stamps: tuple[str, ...]
     """Size and time of each clip's file when it was read."""
     entry: ShardEntry | None
-    """None where every clip was rejected."""
+    """None if every clip was rejected."""
     rows: tuple[ClipRow, ...]
     """One per planned clip, in the order of their keys."""
 
@@ -87,9 +86,9 @@ class ShardRecord:
 _ADAPTER = TypeAdapter(ShardRecord)
 
 
-@functools.cache  # each shard's fingerprint asks, and looking them up takes 2 ms
+@functools.cache  # looking them up takes 2 ms, for each shard's fingerprint
 def versions() -> dict[str, str]:
-    """What the bytes of a shard depend on beside settings and clips."""
+    """What else the bytes of a shard depend on, beside settings and clips."""
     libraries = {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
     return libraries | {"machine": platform.machine()}
 
@@ -112,58 +111,60 @@ def encode(record: ShardRecord) -> bytes:
 
 
 def decode(content: bytes | str) -> ShardRecord:
-    """The record that ``encode`` wrote. Raises pydantic.ValidationError for anything else."""
+    """The record from the JSON of ``encode``; pydantic.ValidationError for anything else."""
     return _ADAPTER.validate_json(content)
 
 
 def store(record: ShardRecord, out: str) -> None:
-    """Writes a record to its place; one that another build has put there meanwhile may stay."""
+    """Writes a record; if that fails because of another build, the other's record may stay."""
     try:
         storage.write_bytes(_place(out, record.index), encode(record))
     except OSError as error:
         if load(record.index, out) is None:
             raise
-        log.warning("shard %d will be built again next time: %s", record.index, error)
+        log.warning("shard %d will be rebuilt by the next build: %s", record.index, error)
 
 
 def load(index: int, out: str) -> ShardRecord | None:
-    """The record of a shard, whatever it was built from; None where there is none."""
+    """The record of a shard, whatever it was built from; None if there is none."""
     try:
         return decode(storage.read_bytes(_place(out, index)))
     except FileNotFoundError:
         return None
     except ValidationError:
-        log.warning("the record of shard %d in %s is damaged or old: it is built again", index, out)
+        log.warning(
+            "the record of shard %d in %s is damaged or outdated: rebuilding it", index, out
+        )
         return None
 
 
-def find_standing(
+def find_reusable(
     shards: Sequence[PlannedShard], settings: BuildSettings, out: str
 ) -> dict[int, ShardRecord]:
-    """Records of the shards that need no work at all, by the number of the shard."""
-    recorded = _names(storage.join(out, RECORDS_FOLDER))
-    tars = _names(storage.join(out, SHARDS_FOLDER))
+    """Records of the shards that need no work, by the number of the shard."""
+    recorded = _sizes(storage.join(out, RECORDS_FOLDER))
+    tars = _sizes(storage.join(out, SHARDS_FOLDER))
     candidates = [shard for shard in shards if _file_name(shard.index) in recorded]
 
-    def standing(planned: PlannedShard) -> ShardRecord | None:
+    def reusable(planned: PlannedShard) -> ShardRecord | None:
         record = load(planned.index, out)
-        stands = (
+        usable = (
             record is not None
-            and holds(record, planned, settings)
+            and is_valid(record, planned, settings)
             and record.stamps == stamps(planned)
-            and tars_stand(record, tars.get)
+            and tars_exist(record, tars.get)
         )
-        return record if stands else None
+        return record if usable else None
 
     with ThreadPoolExecutor(_READERS) as readers:
-        found = readers.map(standing, candidates)
+        found = readers.map(reusable, candidates)
         return {record.index: record for record in found if record is not None}
 
 
-def holds(record: ShardRecord, planned: PlannedShard, settings: BuildSettings) -> bool:
-    """Whether the same content would come out again, if the clips' files are the same.
+def is_valid(record: ShardRecord, planned: PlannedShard, settings: BuildSettings) -> bool:
+    """Whether a rebuild would give the same content, provided the clips' files are the same.
 
-    A file that was listed, but could not be read, may be there again without any change to it.
+    A file that was listed but could not be read may be readable again without having changed.
     """
     return record.fingerprint == fingerprint(planned, settings) and all(
         _same_fate(row, settings.filters) and not (row.fate in _PASSING and stamp)
@@ -171,8 +172,8 @@ def holds(record: ShardRecord, planned: PlannedShard, settings: BuildSettings) -
     )
 
 
-def tars_stand(record: ShardRecord, size_of: Callable[[str], int | None]) -> bool:
-    """Whether both tars are there at their full size; ``size_of`` takes a tar's name."""
+def tars_exist(record: ShardRecord, size_of: Callable[[str], int | None]) -> bool:
+    """Whether both tars exist with their full size; ``size_of`` takes a tar's name."""
     entry = record.entry
     return entry is None or (
         size_of(f"{entry.name}{PICTURE_SUFFIX}") == entry.picture.bytes
@@ -188,7 +189,7 @@ def stamps(planned: PlannedShard) -> tuple[str, ...]:
 def same_content(
     record: ShardRecord, planned: PlannedShard, sha256_of: Callable[[Clip], str]
 ) -> bool:
-    """Whether every clip whose stamp has changed holds the same bytes as before."""
+    """Whether every clip whose stamp has changed has the same bytes as before."""
     changed = [
         (clip, row)
         for clip, row, before in zip(planned.clips, record.rows, record.stamps, strict=True)
@@ -207,8 +208,8 @@ def _same_fate(row: ClipRow, filters: Filters) -> bool:
     return True
 
 
-def _names(folder: str) -> Mapping[str, int]:
-    """Size of each file in a folder by its name; empty where there is none."""
+def _sizes(folder: str) -> Mapping[str, int]:
+    """Name -> size of each file in a folder; empty if there is no folder."""
     try:
         files: Iterable[storage.StoredFile] = storage.list_files(folder)
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""Samples -> one shard: two plain tars, same keys, same order, the same bytes each time.
+"""Samples -> one shard: two reproducible plain tars with the same keys in the same order.
 
-``<name>.picture.tar`` holds ``<key>.0.jpg``, ``<key>.1.jpg``, ...; ``<name>.sound.tar`` holds
-``<key>.wav``, of zero bytes where a sample has no usable sound. Both are webdataset's format.
-Reading streams: nothing is extracted, and a member that is no plain file of a known kind is
-refused.
+``<name>.picture.tar`` contains ``<key>.0.jpg``, ``<key>.1.jpg``, ...; ``<name>.sound.tar`` contains
+``<key>.wav``, with zero bytes if a sample has no usable sound. Both are in webdataset's format.
+Tars are read as streams: nothing is extracted to disk, and members other than regular files of a
+known kind are refused.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from data_prep.media.sample import Sample
 PICTURE_SUFFIX = ".picture.tar"
 SOUND_SUFFIX = ".sound.tar"
 MAX_MEMBER_BYTES = 1 << 28
-"""No picture or sound of ours comes near this; a larger member is refused."""
+"""Larger members are refused; the pictures and sounds of shards are far smaller."""
 
 _PICTURE = re.compile(r"([^./]+)\.(\d+)\.jpg")
 _SOUND = re.compile(r"([^./]+)\.wav")
@@ -28,31 +28,31 @@ _SOUND = re.compile(r"([^./]+)\.wav")
 
 @dataclass(frozen=True, kw_only=True)
 class TarRecord:
-    """One tar file as it was written."""
+    """A tar file as written."""
 
     bytes: int
-    """Its size."""
+    """Size of the file."""
     sha256: str
-    """Of all of it."""
+    """SHA-256 of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemberRanges:
-    """Where one sample's contents lie: byte ranges of the members' contents, headers left out."""
+    """Byte ranges of one sample's members in the tars, without their headers."""
 
     picture_offsets: tuple[int, ...]
-    """Into the picture tar, one per picture."""
+    """In the picture tar, one per picture."""
     picture_sizes: tuple[int, ...]
-    """Bytes, one per picture."""
+    """In bytes, one per picture."""
     sound_offset: int
-    """Into the sound tar."""
+    """In the sound tar."""
     sound_size: int
-    """Bytes; 0: no usable sound."""
+    """In bytes; 0: no usable sound."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenShard:
-    """Two finished tars and where each sample lies in them."""
+    """Two finished tars and the byte ranges of each sample."""
 
     picture: TarRecord
     sound: TarRecord
@@ -68,14 +68,15 @@ class Member:
     position: int
     """Number of the picture; 0 for sound."""
     offset: int
-    """Of the content in the tar."""
+    """Offset of the content in the tar."""
     content: bytes
 
 
 def write_shard(samples: Iterable[Sample], folder: Path, name: str) -> WrittenShard:
     """Writes ``folder/name.picture.tar`` and ``folder/name.sound.tar``, one sample at a time.
 
-    Raises ValueError where two samples have the same key.
+    Raises:
+        ValueError: two samples have the same key.
     """
     paths = [folder / f"{name}{suffix}" for suffix in (PICTURE_SUFFIX, SOUND_SUFFIX)]
     ranges: dict[str, MemberRanges] = {}
@@ -87,7 +88,7 @@ def write_shard(samples: Iterable[Sample], folder: Path, name: str) -> WrittenSh
     ):
         for sample in samples:
             if sample.key in ranges:
-                raise ValueError(f"sample {sample.key} stands twice in shard {name}")
+                raise ValueError(f"sample {sample.key} is in shard {name} twice")
             ranges[sample.key] = MemberRanges(
                 picture_offsets=tuple(
                     _add(picture_tar, pictures, f"{sample.key}.{position}.jpg", picture)
@@ -102,19 +103,20 @@ def write_shard(samples: Iterable[Sample], folder: Path, name: str) -> WrittenSh
 
 
 def read_pictures(stream: IO[bytes], name: str) -> Iterator[Member]:
-    """Pictures of a picture tar in order. Raises ValueError naming what does not belong there."""
+    """Pictures of a picture tar in order; ValueError names what does not belong there."""
     return _members(stream, name, _PICTURE)
 
 
 def read_sounds(stream: IO[bytes], name: str) -> Iterator[Member]:
-    """Sounds of a sound tar in order. Raises ValueError naming what does not belong there."""
+    """Sounds of a sound tar in order; ValueError names what does not belong there."""
     return _members(stream, name, _SOUND)
 
 
 def read_shard(folder: Path, name: str) -> Iterator[tuple[str, list[bytes], bytes]]:
     """Key, pictures and sound (empty: none usable) of each sample of a shard on disk.
 
-    Raises ValueError where the two tars do not hold the same keys in the same order.
+    Raises:
+        ValueError: the two tars do not have the same keys in the same order.
     """
     with (folder / f"{name}{PICTURE_SUFFIX}").open("rb") as stream:
         pictures: dict[str, list[bytes]] = {}
@@ -135,7 +137,7 @@ def _writer(stream: IO[bytes]) -> tarfile.TarFile:
 
 
 def _add(tar: tarfile.TarFile, stream: IO[bytes], name: str, content: bytes) -> int:
-    """Adds a member with a fixed header; returns where its content begins."""
+    """Adds a member with a fixed header; returns the offset of its content."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     info.mode = 0o444
@@ -158,20 +160,20 @@ def _members(stream: IO[bytes], name: str, pattern: re.Pattern[str]) -> Iterator
             for info in tar:
                 member = _member(tar, info, name, pattern)
                 if (member.key, member.position) in seen:
-                    raise _MemberError(f"{name}: member {info.name!r} stands twice")
+                    raise _MemberError(f"{name} contains member {info.name!r} twice")
                 seen.add((member.key, member.position))
                 yield member
         # A tar ends with two blocks of zeros, of which one has been read.
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise _MemberError(f"{name} is no whole tar: its end is missing")
+            raise _MemberError(f"{name} is not a complete tar: its end is missing")
     except _MemberError:
         raise
     except (tarfile.TarError, ValueError, ArithmeticError, LookupError) as error:
-        raise ValueError(f"{name} is no whole tar: {error}") from None
+        raise ValueError(f"{name} is not a complete tar: {error}") from None
 
 
 class _MemberError(ValueError):
-    """Names the tar and its member already."""
+    """An error whose message already names the tar and its member."""
 
 
 def _member(
@@ -179,10 +181,10 @@ def _member(
 ) -> Member:
     match = pattern.fullmatch(info.name)
     if not info.isreg() or info.issparse() or match is None:
-        raise _MemberError(f"{name}: member {info.name!r} is no picture or sound of a shard")
+        raise _MemberError(f"{name}: member {info.name!r} is not a picture or sound of a shard")
     if not 0 <= info.size <= MAX_MEMBER_BYTES:
         raise _MemberError(
-            f"{name}: member {info.name!r} has {info.size} bytes, too many to be ours"
+            f"{name}: member {info.name!r} has {info.size} bytes, too many for a shard"
         )
     content = tar.extractfile(info)
     assert content is not None  # a regular file has content

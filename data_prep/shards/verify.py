@@ -1,6 +1,7 @@
-"""A shard set against its manifest: whether all of it is there, and what else is.
+"""Verifies a shard set against its manifest, and deletes files of earlier builds.
 
-Superseded tars and indexes stay until they are pruned, since a training run may still read them.
+Superseded tars and indexes are kept until they are pruned, since a training run may still read
+them.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -43,18 +44,21 @@ _OURS = re.compile(
     r"index-[0-9a-f]{12}\.parquet"
     rf"|{SHARDS_FOLDER}/shard-\d{{5,}}-[0-9a-f]{{12}}\.(picture|sound)\.tar"
 )
-"""Names that builds give; another set, or anything else, may lie below the same place."""
+"""Names of a build's files; the folder may contain other shard sets and anything else."""
 _READERS = 4
 _SHOWN_PROBLEMS = 20
 _DAY_S = 86_400.0
 
 
 def verify(place: str) -> Manifest:
-    """Proves a shard set against its manifest, reading all of it; returns the manifest.
+    """Reads a whole shard set, compares it with its manifest, and returns the manifest.
 
-    Checked: every tar's and the index's SHA-256, members, their order, byte ranges, the format of
-    sounds, and that each clip that was read is written or rejected. Raises one ValueError that
-    names all that is wrong, and FileNotFoundError where there is no manifest.
+    Checks the SHA-256 of every tar and of the index, the members, their order, byte ranges and the
+    format of sounds, and that each clip that was read is written or rejected.
+
+    Raises:
+        FileNotFoundError: there is no manifest.
+        ValueError: the set differs from it; the message lists the problems.
     """
     manifest = load_manifest(place)
     rows = cast("list[dict[str, Any]]", load_index(place, manifest).to_pylist())
@@ -67,7 +71,7 @@ def verify(place: str) -> Manifest:
         if row["shard"] in rows_of:
             rows_of[row["shard"]].append(row)
         else:
-            problems.append(f"{row['key']} lies in shard {row['shard']!r}, which is not listed")
+            problems.append(f"{row['key']} is in shard {row['shard']!r}, which is not listed")
 
     def check(entry: ShardEntry) -> list[str]:
         return _shard_problems(place, entry, rows_of[entry.name], sample_rate_hz)
@@ -80,16 +84,16 @@ def verify(place: str) -> Manifest:
         more = len(problems) - _SHOWN_PROBLEMS
         tail = f"; and {more} more" if more > 0 else ""
         raise ValueError(
-            f"{place} is not what its manifest says: {shown}{tail}. Delete the files "
-            "that are named, and prepare it again"
+            f"{place} differs from its manifest: {shown}{tail}. Delete the files named here "
+            "and prepare it again"
         )
     return manifest
 
 
 def superseded(place: str, manifest: Manifest) -> list[StoredFile]:
-    """Tars and indexes of earlier builds: what the manifest does not name, and is older than it.
+    """Tars and indexes of earlier builds: not in the manifest, and older than it.
 
-    Younger ones may belong to a build that is under way.
+    Newer ones may belong to a running build.
     """
     named = {manifest.index.name} | {
         f"{SHARDS_FOLDER}/{entry.name}{suffix}"
@@ -106,7 +110,7 @@ def superseded(place: str, manifest: Manifest) -> list[StoredFile]:
 
 
 def prune(place: str, manifest: Manifest) -> list[StoredFile]:
-    """Deletes what is superseded, and what killed builds left half-made; names the former."""
+    """Deletes superseded files, which it returns, and unfinished ones of killed builds."""
     files = superseded(place, manifest)
     for file in files:
         storage.delete(file.uri)
@@ -130,7 +134,7 @@ def _count_problems(manifest: Manifest, rows: Sequence[dict[str, Any]]) -> list[
             "clips are unaccounted for",
         ),
         (counts.with_sound == sum(row["has_sound"] for row in rows), "sounds are miscounted"),
-        (len(keys) == len(rows), f"key {keys.most_common(1)[0][0]} stands twice in the index"),
+        (len(keys) == len(rows), f"key {keys.most_common(1)[0][0]} is in the index twice"),
     ]
     prefix = f"counts are {counts}, but "
     return [prefix + text for holds, text in checks if not holds]
@@ -139,7 +143,7 @@ def _count_problems(manifest: Manifest, rows: Sequence[dict[str, Any]]) -> list[
 def _shard_problems(
     place: str, entry: ShardEntry, rows: Sequence[dict[str, Any]], sample_rate_hz: int
 ) -> list[str]:
-    """What is wrong with one shard; ``rows`` are the index's in any order."""
+    """What is wrong with one shard; ``rows`` are its rows of the index, in any order."""
     rows = sorted(rows, key=lambda row: row["sound_offset"])
     expected_pictures = [
         (row["key"], number, offset, size)

@@ -1,9 +1,9 @@
-"""The world with a known answer: short MP4 clips whose colour only their sound can tell.
+"""A synthetic world with a known answer: short MP4 clips whose colours only their sound reveals.
 
 ``synthesize`` writes clips in VGGSound's file format in which classes ("siblings") share one grey
-appearance and differ in colour and sound, and beside them the truth, which only evaluation
-may read. Same clips and seed, same bytes, whatever the number of workers. No metric is computed
-here.
+appearance but differ in colour and sound, and beside them the ground truth, which only evaluation
+may read. The bytes depend on the number of clips and the seed, not on the number of workers. No
+metric is computed here.
 """
 
 from data_prep.synthetic.kinds import HARD, KINDS, PLAIN, SoundClass, WorldKind

@@ -1,7 +1,7 @@
-"""One planned clip -> its MP4 file, and for a test clip its renderings in all siblings' colours."""
+"""Writes a planned clip as MP4 and, for a test clip, renderings in all siblings' colours."""
 
 # pyright: reportUnknownMemberType=false
-# (PyAV's types name NumPy arrays without their dtype)
+# (PyAV's types omit the dtype of NumPy arrays)
 
 from fractions import Fraction
 from pathlib import Path
@@ -18,12 +18,12 @@ from data_prep.synthetic.colors import Bytes, Floats, lab_to_rgb, lab_to_yuv420
 from data_prep.synthetic.kinds import WorldKind
 from data_prep.synthetic.scenes import DRIFT_PX, SIZE_PX, draw_scene
 from data_prep.synthetic.sounds import CLIP_S, SAMPLE_RATE_HZ, SAMPLES, synthesize_sound
-from data_prep.synthetic.world import Look, Lot, PlannedClip
+from data_prep.synthetic.world import Look, PlannedClip, RandomStream
 
 FRAMES_PER_S = 10
 FRAMES = int(CLIP_S * FRAMES_PER_S)
 CHROMA_BLUR_PX = 7
-"""Deviation of the blur that keeps every colour edge smooth, whatever the lightness does."""
+"""Standard deviation of the blur that keeps colour edges smooth even where lightness is sharp."""
 
 Planes = tuple[Bytes, Bytes, Bytes]
 
@@ -46,11 +46,11 @@ def write_clip(clip: PlannedClip, kind: WorldKind, seed: int, folder: Path) -> N
 def picture(clip: PlannedClip, kind: WorldKind, seed: int) -> tuple[Look, Floats, Floats]:
     """The look drawn for a clip, its ``L`` [h w] and its smooth regions [region h w] on the canvas.
 
-    The class takes no part in it.
+    They do not depend on the clip's class.
     """
     appearance = kind.by_name[clip.class_name].appearance
-    scene = draw_scene(appearance, world.lot(seed, clip.number, Lot.SCENE))
-    rng = world.lot(seed, clip.number, Lot.LOOK)
+    scene = draw_scene(appearance, world.generator(seed, clip.number, RandomStream.SCENE))
+    rng = world.generator(seed, clip.number, RandomStream.LOOK)
     look = world.draw_look(rng)
     regions = np.stack([_blurred(region) for region in scene.regions])
     darkest, brightest = world.lightness_range(regions)
@@ -78,17 +78,18 @@ def _blurred(region: Floats) -> Floats:
 
 
 def _sound(clip: PlannedClip, kind: WorldKind, seed: int) -> Floats | None:
-    """The waveform [t]; zeros where it is silent, None where the file has no audio stream."""
+    """The waveform [t]; zeros if it is silent, None if the file has no audio stream."""
     if not clip.has_stream:
         return None
     if clip.sound_class is None:
         return np.zeros(SAMPLES, np.float32)
     recipe = kind.by_name[clip.sound_class].sound
-    return synthesize_sound(recipe, world.lot(seed, clip.number, Lot.SOUND), kind.snr_db)
+    rng = world.generator(seed, clip.number, RandomStream.SOUND)
+    return synthesize_sound(recipe, rng, kind.snr_db)
 
 
 def _encode(path: Path, planes: Planes, drift_px: tuple[int, int], sound: Floats | None) -> None:
-    """H.264 and AAC by one thread, so that the bytes are the same each time."""
+    """Encodes H.264 and AAC with one thread, so that the bytes are reproducible."""
     with av.open(path, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         video = _video_stream(container)
         audio = _audio_stream(container) if sound is not None else None
@@ -112,7 +113,7 @@ def _video_stream(container: OutputContainer) -> VideoStream:
     )
     stream.width, stream.height, stream.pix_fmt = SIZE_PX, SIZE_PX, "yuv420p"
     stream.codec_context.color_range = 1  # studio range
-    stream.codec_context.colorspace = 6  # BT.601: what decoders assume at this size anyway
+    stream.codec_context.colorspace = 6  # BT.601, which decoders assume at this size anyway
     stream.codec_context.color_primaries = 1  # those of sRGB
     stream.codec_context.color_trc = 13  # sRGB
     return stream
@@ -127,7 +128,7 @@ def _audio_stream(container: OutputContainer) -> AudioStream:
 
 
 def _shift(drift_px: tuple[int, int], number: int) -> tuple[int, int]:
-    """Where the camera stands at a frame: at rest for half a second around the middle."""
+    """The camera's position at a frame; it rests for half a second around the middle."""
     time = 2 * (number / FRAMES - 0.5)
     pace = np.sign(time) * max(abs(time) - 0.25, 0) / 0.75
     return tuple(2 * round(pace * drift / 2) for drift in drift_px)

@@ -1,6 +1,6 @@
-"""CIE Lab (D65, 2 degree observer) <-> sRGB, and the 8-bit planes a video codec takes.
+"""CIE Lab (D65, 2 degree observer) <-> sRGB, and the 8-bit planes of video codecs.
 
-Lab after CIE 15:2004, sRGB after IEC 61966-2-1, luma and chroma after ITU-R BT.601 in studio range.
+Lab as in CIE 15:2004, sRGB as in IEC 61966-2-1, luma and chroma as in ITU-R BT.601, studio range.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ RGB_TO_Y = (0.2126729, 0.7151522, 0.0721750)
 def lab_to_linear(L: Floats, ab: Floats) -> Floats:
     """``L`` [h w] in [0, 100] and ``ab`` [2 h w] -> linear sRGB [3 h w], *not* clipped.
 
-    Values outside [0, 1] are colours that sRGB lacks.
+    Values outside [0, 1] are outside the sRGB gamut.
     """
     fy = (L + 16) / 116
     roots = (fy + ab[0] / 500, fy, fy - ab[1] / 200)
@@ -42,9 +42,9 @@ def lab_to_rgb(L: Floats, ab: Floats) -> Bytes:
 def lab_to_yuv420(L: Floats, ab: Floats) -> tuple[Bytes, Bytes, Bytes]:
     """``L`` [h w] and ``ab`` [2 h w], h and w even -> planes Y [h w], Cb and Cr [h/2 w/2].
 
-    H.264 halves the chroma, and lightness follows from luma *and* chroma. So the luma is chosen
-    last, for the chroma that a decoder will see: the decoded ``L`` is the one asked for, whatever
-    the colour ("constant luminance"; Poynton, Digital Video and HD, 2nd ed., ch. 8).
+    H.264 halves the resolution of chroma, and lightness depends on luma *and* chroma. So the luma
+    is chosen last, given the chroma that a decoder will see: the decoded ``L`` is the requested one
+    for every colour ("constant luminance"; Poynton, Digital Video and HD, 2nd ed., ch. 8).
     """
     linear = np.clip(lab_to_linear(L, ab), 0, 1)
     target = weighted_sum(RGB_TO_Y, linear)
@@ -61,7 +61,7 @@ def lab_to_yuv420(L: Floats, ab: Floats) -> tuple[Bytes, Bytes, Bytes]:
 
 
 def _newton_step(luma: Floats, offsets: tuple[Floats, Floats, Floats], target: Floats) -> Floats:
-    """One step towards the luma whose decoded luminance is ``target``, chroma held."""
+    """One step towards the luma whose decoded luminance is ``target``, with fixed chroma."""
     luminance, slope = np.zeros_like(luma), np.zeros_like(luma)
     for weight, offset in zip(RGB_TO_Y, offsets, strict=True):
         encoded = np.clip(luma + offset, 0.04045, 1)
@@ -72,12 +72,12 @@ def _newton_step(luma: Floats, offsets: tuple[Floats, Floats, Floats], target: F
 
 
 def weighted_sum(weights: Sequence[float], layers: Floats) -> Floats:
-    """Sum of ``layers`` [n h w] by ``weights`` [n]; no BLAS, whose last bit depends on threads."""
+    """Sum of ``layers`` [n h w] by ``weights`` [n], without BLAS, which rounds by thread count."""
     return np.einsum("n,nhw->hw", np.asarray(weights, np.float32), layers)
 
 
 def _cube(f: Floats) -> Floats:
-    """The inverse of Lab's cube root with its linear toe."""
+    """The inverse of Lab's cube root with its linear segment."""
     return np.where(f > 6 / 29, f * f * f, 3 * (6 / 29) ** 2 * (f - 4 / 29))
 
 
@@ -97,7 +97,7 @@ def _halved(plane: Floats) -> Floats:
 
 
 def _doubled(plane: Floats) -> Floats:
-    """Bilinear enlargement by two."""
+    """Bilinear upsampling by two."""
     h, w = plane.shape
     return np.asarray(
         Image.fromarray(plane).resize((2 * w, 2 * h), Image.Resampling.BILINEAR), np.float32

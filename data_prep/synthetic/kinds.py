@@ -1,7 +1,7 @@
-"""Which worlds there are: their classes, colours and sounds, and how hard they are to hear.
+"""The kinds of worlds: their classes, colours and sounds, and how noisy they are.
 
-In the plain world two classes share each grey appearance. In the hard one four do, much of what
-is heard while learning does not fit or is missing, and all of it is noisy.
+In the plain world, two classes share each grey appearance. In the hard world four do, much of the
+training clips' sound is unrelated or missing, and all of it is noisy.
 """
 
 from dataclasses import dataclass
@@ -10,42 +10,42 @@ from functools import cached_property
 
 @dataclass(frozen=True, kw_only=True)
 class SoundClass:
-    """One of several siblings: what it looks like in grey, its colours, its sound."""
+    """A class: its grey appearance, shared with its siblings, and its own colours and sound."""
 
     name: str
-    """Label in the annotations; safe in file names."""
+    """Label in the annotations; also used in file names."""
     appearance: str
-    """The scene that it shares with its siblings."""
+    """Name of the scene that it shares with its siblings."""
     sound: str
-    """The sound recipe."""
+    """Name of the recipe for its sound."""
     hues_deg: tuple[float, float, float]
     """Lab hue of the regions MAIN, SKY and LAND of its scene."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mishaps:
-    """Shares of the clips that are not heard as what they are."""
+class CorruptionRates:
+    """Shares of the clips whose sound does not match their class."""
 
     unrelated: float
-    """Clips whose sound is that of a class of another appearance."""
+    """Clips with the sound of a class of another appearance."""
     soundless: float
-    """Clips with no audio stream or with digital silence, half each."""
+    """Clips without an audio stream or with digital silence, half each."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WorldKind:
-    """A kind of world; a world is one of them, a number of clips and a seed."""
+    """A kind of world; with a number of clips and a seed it determines a world."""
 
     name: str
     classes: tuple[SoundClass, ...]
-    """Siblings stand together, each appearance with as many."""
+    """Siblings are adjacent; every appearance has the same number of classes."""
     chroma: dict[str, float]
-    """Lab chroma of the main region by appearance, before the lot: equal for siblings, and inside
-    sRGB for all of them at every lightness that occurs and every hue that jitter reaches."""
-    mishaps: dict[str, Mishaps]
+    """Lab chroma of the main region by appearance, before random variation: equal for siblings, and
+    inside sRGB for all of them at every lightness that occurs and every hue that jitter reaches."""
+    corruption: dict[str, CorruptionRates]
     """By split."""
     snr_db: tuple[float, float]
-    """Least and greatest signal-to-noise ratio of a clip, drawn evenly."""
+    """Range of the signal-to-noise ratio, which is drawn uniformly for each clip."""
 
     @cached_property
     def by_name(self) -> dict[str, SoundClass]:
@@ -64,8 +64,8 @@ def _class(
     return SoundClass(name=name, appearance=appearance, sound=sound, hues_deg=(main, sky, land))
 
 
-_FEW = Mishaps(unrelated=0.06, soundless=0.04)
-_MANY = Mishaps(unrelated=0.2, soundless=0.2)
+_FEW = CorruptionRates(unrelated=0.06, soundless=0.04)
+_MANY = CorruptionRates(unrelated=0.2, soundless=0.2)
 
 PLAIN = WorldKind(
     name="plain",
@@ -80,7 +80,7 @@ PLAIN = WorldKind(
         _class("bird", "blue_parrot", "squawk", 280, 280, 335),
     ),
     chroma={"rows": 33.0, "tree": 41.0, "truck": 40.0, "bird": 34.0},
-    mishaps={"train": _FEW, "test": _FEW},
+    corruption={"train": _FEW, "test": _FEW},
     snr_db=(12, 30),
 )
 
@@ -105,7 +105,7 @@ HARD = WorldKind(
         _class("bird", "green_parakeet", "shrieks", 150, 150, 275),
     ),
     chroma={"rows": 33.0, "tree": 40.0, "truck": 36.0, "bird": 34.0},
-    mishaps={"train": _MANY, "test": _FEW},
+    corruption={"train": _MANY, "test": _FEW},
     snr_db=(5, 5),
 )
 

@@ -1,4 +1,4 @@
-"""All clips of a world, made in parallel and published whole or not at all."""
+"""Makes all clips of a world in parallel and publishes them atomically."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -29,17 +29,17 @@ CLIPS_NAME = "clips"
 RENDERINGS_NAME = "renderings"
 TRUTH_NAME = "truth.parquet"
 VERSION = "1"
-"""Changes whenever the same seed would give another world."""
+"""Changes whenever the same seed would produce a different world."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Where a finished world lies."""
+    """The folder of a finished world."""
 
     folder: Path
     clips: int
     reused: bool
-    """Whether it stood there already."""
+    """Whether it already existed."""
 
     @property
     def annotations(self) -> Path:
@@ -53,24 +53,27 @@ class World:
 
     @property
     def truth(self) -> Path:
-        """The truth, beside which ``renderings`` lies."""
+        """The ground truth; ``renderings`` is in the same folder."""
         return self.folder / TRUTH_NAME
 
 
 def synthesize(
     out: Path, clips: int, seed: int = 0, workers: int | None = None, kind: WorldKind = PLAIN
 ) -> World:
-    """Make a world of ``clips`` clips in the folder ``out``, or reuse the same one standing there.
+    """Makes a world of ``clips`` clips in the folder ``out``, or reuses it if it exists there.
 
-    ``workers`` processes (default: one per core) share the work. ValueError where ``out`` holds
-    something else; an interrupted call leaves nothing under that name.
+    ``workers`` processes (default: one per core) share the work. An interrupted call leaves nothing
+    under that name.
+
+    Raises:
+        ValueError: ``out`` contains something else, or an argument is out of range.
     """
     if clips < 1:
         raise ValueError(f"clips must be at least 1, got {clips}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
     identity = _identity(kind, clips, seed)
-    if _stands(out, identity):
+    if _exists(out, identity):
         return World(folder=out, clips=clips, reused=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     building = out.parent / f".{out.name}-{uuid.uuid4().hex[:12]}"
@@ -80,7 +83,7 @@ def synthesize(
         _make_clips(plan, kind, seed, building, workers or os.cpu_count() or 1)
         _write_annotations(plan, building / ANNOTATIONS_NAME)
         _write_truth(plan, kind, building / TRUTH_NAME, identity)
-        reused = _stands(out, identity)  # by now another call may have been quicker
+        reused = _exists(out, identity)  # another call may have finished first
         if not reused:
             building.replace(out)
     finally:
@@ -89,7 +92,7 @@ def synthesize(
 
 
 def _identity(kind: WorldKind, clips: int, seed: int) -> dict[bytes, bytes]:
-    """What a world follows from. A plain one is not marked as such: it was there first."""
+    """What determines a world. The plain kind is not recorded, for it is older than the field."""
     identity = {b"version": VERSION.encode(), b"clips": b"%d" % clips, b"seed": b"%d" % seed}
     return identity if kind.name == PLAIN.name else identity | {b"kind": kind.name.encode()}
 
@@ -121,7 +124,7 @@ def _write_annotations(plan: list[PlannedClip], path: Path) -> None:
 def _write_truth(
     plan: list[PlannedClip], kind: WorldKind, path: Path, identity: dict[bytes, bytes]
 ) -> None:
-    """One row per clip; ``sound_class`` is the class that is heard, null where nothing is."""
+    """One row per clip; ``sound_class`` is the class of its sound, null if it has none."""
     columns = {
         "key": [c.key for c in plan],
         "youtube_id": [c.youtube_id for c in plan],
@@ -136,8 +139,8 @@ def _write_truth(
     pq.write_table(pa.table(columns).replace_schema_metadata(identity), path)
 
 
-def _stands(out: Path, identity: dict[bytes, bytes]) -> bool:
-    """Whether ``out`` is this very world, whole. ValueError where it is anything else but empty."""
+def _exists(out: Path, identity: dict[bytes, bytes]) -> bool:
+    """Whether ``out`` is this world and complete; ValueError if it is anything else but empty."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     truth = out / TRUTH_NAME

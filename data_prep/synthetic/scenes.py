@@ -1,6 +1,6 @@
-"""Grey scenes and their regions: what a clip shows before a class gives it colour.
+"""Grey scenes and their regions: what a clip shows before its class gives it colour.
 
-A scene knows no class. Siblings therefore share geometry and lightness exactly, by construction.
+Scenes do not depend on the class, so siblings share geometry and lightness exactly.
 """
 
 import math
@@ -18,28 +18,28 @@ from data_prep.synthetic.colors import Floats
 SIZE_PX = 192
 """Side of the video."""
 DRIFT_PX = 8
-"""How far the camera may drift to each side during the clip."""
+"""Largest drift of the camera to each side during the clip."""
 CANVAS_PX = SIZE_PX + 2 * DRIFT_PX
 
 MAIN, SKY, LAND, NEUTRAL = range(4)
-"""Regions: what the scene is about, the sky, what else is coloured, and what has no colour."""
+"""Regions: the subject, the sky, other coloured parts, and parts without colour."""
 
 
 class Canvas:
-    """Paint in layers: a lightness in [0, 1] and, for each region, its share of every pixel."""
+    """A painting in layers: lightness in [0, 1] and each region's share of every pixel."""
 
     def __init__(self) -> None:
         side = (np.arange(CANVAS_PX, dtype=np.float32) + 0.5 - DRIFT_PX) / SIZE_PX
         self.x: Floats = np.broadcast_to(side[None, :], (CANVAS_PX, CANVAS_PX))
-        """Across the frame, 0 to 1 inside the frame at rest."""
+        """Horizontal position: 0 to 1 inside the frame at rest."""
         self.y: Floats = np.broadcast_to(side[:, None], (CANVAS_PX, CANVAS_PX))
-        """Down the frame."""
+        """Vertical position, downwards."""
         self.lightness: Floats = np.zeros((CANVAS_PX, CANVAS_PX), np.float32)
         self.regions: Floats = np.zeros((4, CANVAS_PX, CANVAS_PX), np.float32)
         self.regions[SKY] = 1
 
     def window(self, x: float, y: float, half: float) -> "Canvas":
-        """The part within ``half`` of a point: painting there paints here."""
+        """A view of the part within ``half`` of a point; painting on it paints on this canvas."""
         left, top = (max(int((k - half) * SIZE_PX) + DRIFT_PX, 0) for k in (x, y))
         part = (
             slice(top, top + int(2 * half * SIZE_PX) + 2),
@@ -51,28 +51,28 @@ class Canvas:
         return view
 
     def paint(self, cover: Floats, lightness: Floats | float, region: int) -> None:
-        """Lay ``lightness`` of ``region`` over what is there, where ``cover`` (0 to 1) says."""
+        """Blends in ``lightness`` of ``region`` with the opacity ``cover``, 0 to 1."""
         self.lightness += cover * (lightness - self.lightness)
         self.regions *= 1 - cover
         self.regions[region] += cover
 
     def shade(self, cover: Floats, amount: float) -> None:
-        """Lighten (or darken) without changing whose region it is."""
+        """Lightens (or darkens) without changing the regions."""
         self.lightness += cover * amount
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One grey scene on the canvas, larger than the frame by the camera's drift."""
+    """A grey scene on the canvas, which exceeds the frame by the camera's drift."""
 
     lightness: Floats
     """[h w] in [0, 1], sharp."""
     regions: Floats
-    """[4 h w], shares that sum to one."""
+    """[4 h w], shares that sum to 1."""
 
 
 def draw_scene(appearance: str, rng: Generator) -> Scene:
-    """A scene of ``appearance`` (a key of ``SCENES``) with its own geometry and texture phase."""
+    """A scene of ``appearance`` (a key of ``SCENES``) with random geometry and textures."""
     canvas = Canvas()
     SCENES[appearance](canvas, rng)
     if rng.random() < 0.5:
@@ -153,7 +153,7 @@ def truck(c: Canvas, rng: Generator) -> None:
 
 
 def bird(c: Canvas, rng: Generator) -> None:
-    """A bird on a branch before blurred foliage."""
+    """A bird on a branch in front of blurred foliage."""
     backdrop = 0.55 + 0.28 * _grain(rng, 26) + 0.1 * _grain(rng, 12)
     c.paint(np.ones_like(c.x), backdrop, LAND)
     lean = rng.uniform(-0.18, 0.1)
@@ -212,7 +212,7 @@ def _puff(c: Canvas, rng: Generator, x: float, y: float, radius: float) -> None:
 
 
 def _ladder(c: Canvas, left: float, right: float, y: float) -> None:
-    """Two rails with rungs, lying on the roof."""
+    """Two rails with rungs on the roof."""
     middle, half = (left + right) / 2, (right - left) / 2
     for rail in (-0.02, 0.02):
         c.paint(_box(c, middle, y + rail, half, 0.006), 0.9, NEUTRAL)
@@ -241,7 +241,7 @@ def _wheel(c: Canvas, x: float, y: float, radius: float) -> None:
 
 
 def _edge(distance: Floats, width: float = 1.5 / SIZE_PX) -> Floats:
-    """0 where ``distance`` is negative, 1 where positive, a ramp of ``width`` between."""
+    """0 where ``distance`` is negative and 1 where it is positive, with a ramp of ``width``."""
     return np.clip(distance / width + 0.5, 0, 1)
 
 
@@ -254,7 +254,7 @@ def _box(c: Canvas, x: float, y: float, half_width: float, half_height: float) -
 
 
 def _grain(rng: Generator, scale_px: int) -> Floats:
-    """Noise of zero mean and unit deviation whose grains are ``scale_px`` wide."""
+    """Noise of zero mean and unit standard deviation whose grains are ``scale_px`` wide."""
     cells = -(-CANVAS_PX // scale_px) + 3
     coarse = rng.standard_normal((cells, cells), np.float32)
     side = cells * scale_px

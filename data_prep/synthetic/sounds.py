@@ -1,7 +1,7 @@
-"""Two seconds of what a class sounds like: mono float32 in [-1, 1].
+"""The sounds of the classes: two seconds of mono float32 in [-1, 1].
 
 Each recipe draws its own pitch and tempo; ``synthesize_sound`` then adds background noise and sets
-the loudness, so that nothing but the kind of sound tells classes apart.
+the loudness, so that only the kind of sound distinguishes classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +21,10 @@ _FREQUENCY_HZ: Floats = np.fft.rfftfreq(SAMPLES, 1 / SAMPLE_RATE_HZ).astype(np.f
 
 
 def synthesize_sound(name: str, rng: Generator, snr_db: tuple[float, float]) -> Floats:
-    """The sound of ``name`` (a key of ``SOUNDS``), [64000]: a signal-to-noise ratio between those
-    of ``snr_db``, -26 to -12 dBFS RMS."""
+    """A sound of ``name`` (a key of ``SOUNDS``): float32 [64000], RMS level -26 to -12 dBFS.
+
+    The signal-to-noise ratio is drawn uniformly from the range ``snr_db``.
+    """
     signal = _unit(SOUNDS[name](rng))
     slope = rng.uniform(0, 1.2)
     noise = _unit(_noise(rng, lambda hz: (hz + 40) ** -slope))
@@ -69,7 +71,7 @@ def cuckoo(rng: Generator) -> Floats:
 
 
 def dry_leaves(rng: Generator) -> Floats:
-    """Steps through dry leaves: dense crackle of short clicks, thicker with each step."""
+    """Steps through dry leaves: a crackle of short clicks, denser with each step."""
     step = 0.5 - 0.5 * np.cos(2 * np.pi * (_TIME_S * rng.uniform(1.5, 2.6) + rng.random()))
     rate = rng.uniform(150, 350) * step**2 + 15
     clicks = (rng.random(SAMPLES) < rate / SAMPLE_RATE_HZ) * rng.exponential(1.0, SAMPLES)
@@ -81,7 +83,7 @@ def dry_leaves(rng: Generator) -> Floats:
 
 
 def siren(rng: Generator) -> Floats:
-    """A two-tone fire siren: two horn notes, a fourth apart, taking turns."""
+    """A two-tone fire siren: two alternating horn notes, a fourth apart."""
     low_hz = rng.uniform(400, 480)
     turn_hz = rng.uniform(1.6, 2.6)
     is_high = ((_TIME_S * turn_hz + rng.random()) % 1) < 0.5
@@ -108,16 +110,16 @@ def diesel(rng: Generator) -> Floats:
 def trill(rng: Generator) -> Floats:
     """A canary: quick runs of whistled chirps, each sweeping up to a kilohertz."""
     out = np.zeros_like(_TIME_S)
-    begin = 0.0
-    while begin < CLIP_S:
+    start_s = 0.0
+    while start_s < CLIP_S:
         tempo_hz, middle_hz = rng.uniform(11, 22), rng.uniform(2600, 3800)
         length = round(tempo_hz * rng.uniform(0.35, 0.7)) / tempo_hz
-        inside = (begin <= _TIME_S) & (begin + length > _TIME_S)
-        position = ((_TIME_S - begin) * tempo_hz) % 1
+        inside = (start_s <= _TIME_S) & (start_s + length > _TIME_S)
+        position = ((_TIME_S - start_s) * tempo_hz) % 1
         hz = middle_hz + rng.choice([-1, 1]) * rng.uniform(500, 1100) * (position - 0.5)
         angle = 2 * np.pi * np.cumsum(hz) / SAMPLE_RATE_HZ
         out += inside * np.sin(np.pi * position) ** 1.5 * np.sin(angle)
-        begin += length + rng.uniform(0.03, 0.15)
+        start_s += length + rng.uniform(0.03, 0.15)
     return out
 
 
@@ -161,12 +163,12 @@ def bees(rng: Generator) -> Floats:
 
 
 def wind_chimes(rng: Generator) -> Floats:
-    """Wind chimes: bars struck at random that ring long, with overtones that fit no scale."""
+    """Wind chimes: bars struck at random that ring long, with inharmonic overtones."""
     bars_hz = rng.uniform(1500, 3200, 5)
     out = np.zeros_like(_TIME_S)
-    for begin_s in np.cumsum(rng.exponential(0.2, 16)) - 0.3:
+    for start_s in np.cumsum(rng.exponential(0.2, 16)) - 0.3:
         hz = rng.choice(bars_hz)
-        _strike(out, begin_s, ((hz, 1.0), (2.76 * hz, 0.4)), decay_per_s=6)
+        _strike(out, start_s, ((hz, 1.0), (2.76 * hz, 0.4)), decay_per_s=6)
     return out
 
 
@@ -183,7 +185,7 @@ def woodpecker(rng: Generator) -> Floats:
 
 
 def reversing_beeps(rng: Generator) -> Floats:
-    """A vehicle that backs up: one piercing tone, on and off."""
+    """A reversing vehicle: one piercing tone, on and off."""
     tone_hz, beat_hz = rng.uniform(1150, 1400), rng.uniform(1.4, 2.2)
     on = (_TIME_S * beat_hz + rng.random()) % 1 < rng.uniform(0.45, 0.6)
     angle = 2 * np.pi * tone_hz * _TIME_S
@@ -195,9 +197,9 @@ def music_box(rng: Generator) -> Floats:
     tonic_hz, note_s = rng.uniform(480, 620), 1 / rng.uniform(5, 7)
     scale = tonic_hz * 2 ** (np.array([0, 2, 4, 7, 9, 12, 14, 16]) / 12)
     out = np.zeros_like(_TIME_S)
-    for begin_s in np.arange(-rng.random() * note_s, CLIP_S, note_s):
+    for start_s in np.arange(-rng.random() * note_s, CLIP_S, note_s):
         hz = rng.choice(scale)
-        _strike(out, begin_s, ((hz, 1.0), (2 * hz, 0.4), (4 * hz, 0.5)), decay_per_s=8)
+        _strike(out, start_s, ((hz, 1.0), (2 * hz, 0.4), (4 * hz, 0.5)), decay_per_s=8)
     return out
 
 
@@ -232,30 +234,30 @@ SOUNDS: dict[str, Callable[[Generator], Floats]] = {
 }
 
 
-def _bump(phase_s: Floats, begin_s: float, length_s: float) -> Floats:
-    """A note's envelope: quick rise, soft end, zero outside."""
-    position = np.clip((phase_s - begin_s) / length_s, 0, 1)
+def _bump(phase_s: Floats, start_s: float, length_s: float) -> Floats:
+    """A note's envelope: quick attack, soft release, zero outside."""
+    position = np.clip((phase_s - start_s) / length_s, 0, 1)
     return (np.sin(np.pi * position**0.6).clip(0) ** 1.2).astype(np.float32)
 
 
 def _strike(
-    out: Floats, begin_s: float, partials: Sequence[tuple[float, float]], decay_per_s: float
+    out: Floats, start_s: float, partials: Sequence[tuple[float, float]], decay_per_s: float
 ) -> None:
-    """Add a struck note, its partials given as (frequency in Hz, strength), that rings out."""
-    first = round(max(begin_s, 0) * SAMPLE_RATE_HZ)
+    """Adds a struck note that rings out; partials are (frequency in Hz, amplitude)."""
+    first = round(max(start_s, 0) * SAMPLE_RATE_HZ)
     ringing = slice(first, first + round(5 / decay_per_s * SAMPLE_RATE_HZ))
-    since_s = _TIME_S[ringing] - begin_s
+    since_s = _TIME_S[ringing] - start_s
     for hz, strength in partials:
         out[ringing] += strength * np.exp(-decay_per_s * since_s) * np.sin(2 * np.pi * hz * since_s)
 
 
 def _noise(rng: Generator, gain: Callable[[Floats], Floats]) -> Floats:
-    """Gaussian noise with the spectrum ``gain(hz)``."""
+    """Gaussian noise with the magnitude spectrum ``gain(hz)``."""
     size = _FREQUENCY_HZ.size
     spectrum = rng.standard_normal(size, np.float32) + 1j * rng.standard_normal(size, np.float32)
     return np.fft.irfft(spectrum * gain(_FREQUENCY_HZ), SAMPLES).astype(np.float32)
 
 
 def _unit(signal: Floats) -> Floats:
-    """Scaled to an RMS of one."""
+    """The signal scaled to an RMS of 1."""
     return (signal / np.sqrt(np.mean(signal**2) + 1e-12)).astype(np.float32)

@@ -60,35 +60,38 @@ def sparse() -> bytes:
 ONE = ("a.0.jpg", b"evil", {})
 LINK = {"linkname": "/etc/passwd"}
 TARS: dict[str, tuple[bytes, str]] = {
-    "symbolic-link": (tar(("a.0.jpg", b"", LINK | {"type": tarfile.SYMTYPE})), "no picture"),
-    "hard-link": (tar(("a.0.jpg", b"", LINK | {"type": tarfile.LNKTYPE})), "no picture"),
-    "folder": (tar(("a.0.jpg", b"", {"type": tarfile.DIRTYPE})), "no picture"),
-    "device": (tar(("a.0.jpg", b"", {"type": tarfile.CHRTYPE})), "no picture"),
-    "pipe": (tar(("a.0.jpg", b"", {"type": tarfile.FIFOTYPE})), "no picture"),
-    "above": (tar(("../a.0.jpg", b"evil", {})), "no picture"),
-    "absolute": (tar(("/tmp/a.0.jpg", b"evil", {})), "no picture"),
-    "pickle": (tar(("a.pkl", b"evil", {})), "no picture"),
-    "sound": (tar(("a.wav", b"evil", {})), "no picture"),
-    "pth": (tar(("a.0.jpg.pth", b"evil", {})), "no picture"),
-    "doubled": (tar(ONE, ("b.0.jpg", b"good", {}), ONE), "stands twice"),
-    "sparse": (sparse(), "no picture"),
+    "symbolic-link": (tar(("a.0.jpg", b"", LINK | {"type": tarfile.SYMTYPE})), "not a picture"),
+    "hard-link": (tar(("a.0.jpg", b"", LINK | {"type": tarfile.LNKTYPE})), "not a picture"),
+    "folder": (tar(("a.0.jpg", b"", {"type": tarfile.DIRTYPE})), "not a picture"),
+    "device": (tar(("a.0.jpg", b"", {"type": tarfile.CHRTYPE})), "not a picture"),
+    "pipe": (tar(("a.0.jpg", b"", {"type": tarfile.FIFOTYPE})), "not a picture"),
+    "above": (tar(("../a.0.jpg", b"evil", {})), "not a picture"),
+    "absolute": (tar(("/tmp/a.0.jpg", b"evil", {})), "not a picture"),
+    "pickle": (tar(("a.pkl", b"evil", {})), "not a picture"),
+    "sound": (tar(("a.wav", b"evil", {})), "not a picture"),
+    "pth": (tar(("a.0.jpg.pth", b"evil", {})), "not a picture"),
+    "doubled": (tar(ONE, ("b.0.jpg", b"good", {}), ONE), "twice"),
+    "sparse": (sparse(), "not a picture"),
     "pax-sparse": (
         pax({"GNU.sparse.map": "0,1", "GNU.sparse.size": "100000000"}),
-        "no picture",
+        "not a picture",
     ),
-    "pax-sparse-nonsense": (pax({"GNU.sparse.map": "x,y", "GNU.sparse.size": "z"}), "no whole"),
-    "pax-path-above": (pax({"path": "../../a.0.jpg"}), "no picture"),
-    "pax-path-absolute": (pax({"path": "/etc/a.0.jpg"}), "no picture"),
+    "pax-sparse-nonsense": (
+        pax({"GNU.sparse.map": "x,y", "GNU.sparse.size": "z"}),
+        "not a complete",
+    ),
+    "pax-path-above": (pax({"path": "../../a.0.jpg"}), "not a picture"),
+    "pax-path-absolute": (pax({"path": "/etc/a.0.jpg"}), "not a picture"),
     "pax-path-doubled": (tar(ONE, ("b.0.jpg", b"x", {"pax_headers": {"path": ONE[0]}})), "twice"),
     "1e12-bytes": (claiming(10**12), "too many"),
-    "1e8-bytes": (claiming(10**8), "no whole tar"),
+    "1e8-bytes": (claiming(10**8), "not a complete tar"),
     "less-than-no-bytes": (claiming(-512), "x.picture.tar"),
-    "cut-in-a-member": (tar(("a.0.jpg", b"x" * 2000, {}))[:1500], "no whole tar"),
+    "cut-in-a-member": (tar(("a.0.jpg", b"x" * 2000, {}))[:1500], "not a complete tar"),
     "cut-between-members": (tar(ONE, ("b.0.jpg", b"x", {}))[:1024], "end is missing"),
     "one-block-at-the-end": (tar(ONE)[:1536], "end is missing"),
-    "damaged-header": (b"x" + tar(ONE)[1:], "no whole tar"),
-    "gzip": (gzip.compress(tar(ONE)), "no whole tar"),
-    "empty": (b"", "no whole tar"),
+    "damaged-header": (b"x" + tar(ONE)[1:], "not a complete tar"),
+    "gzip": (gzip.compress(tar(ONE)), "not a complete tar"),
+    "empty": (b"", "not a complete tar"),
 }
 
 
@@ -133,6 +136,6 @@ def test_verify_names_a_hostile_tar(make_clip, tmp_path):
     record = replace(entry.picture, bytes=len(evil), sha256=hashlib.sha256(evil).hexdigest())
     forged = replace(made, shards=(replace(entry, picture=record),))
     storage.write_bytes(str(tmp_path / "out" / "manifest.json"), forged.to_bytes())
-    with pytest.raises(ValueError, match=r"member '\.\./a\.0\.jpg' is no picture"):
+    with pytest.raises(ValueError, match=r"member '\.\./a\.0\.jpg' is not a picture"):
         verify(str(tmp_path / "out"))
     assert not (tmp_path / "a.0.jpg").exists()

@@ -74,7 +74,7 @@ def test_a_name_that_speaks_of_two_splits_gives_none(tmp_path, clips):
         ("abcdefghijk,1.5,dog,test", "whole number"),
         ("abcdefghijk,12,dog,tset", "none of train"),
         ("abcdefghijk,12,,test", "label is empty"),
-        ("../etc/pass,12,dog,test", "no YouTube id"),
+        ("../etc/pass,12,dog,test", "not a YouTube id"),
         ("abcdefghijk.mp4,dog", "whole number"),
         ('abcdefghijk,12,"dog,test', "end of data"),
         ("fffffffffff,1,cat,test", "line 1"),
@@ -161,7 +161,7 @@ def test_ave_splits_go_by_event(tmp_path, clips):
     with pytest.raises(ValueError, match="rename"):
         read_ave(annotations, [write(tmp_path, "some.txt", rows[0])], clips)
     stranger = write(tmp_path, "val.txt", "Dog&zzzzzzzzzzz&good&0&10\n")
-    with pytest.raises(ValueError, match=r"val\.txt:1.*does not stand"):
+    with pytest.raises(ValueError, match=r"val\.txt:1.*is not in"):
         read_ave(annotations, [stranger], clips)
 
 

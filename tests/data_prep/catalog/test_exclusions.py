@@ -3,7 +3,7 @@
 import pytest
 
 from data_prep.catalog import Catalog, Clip, ExcludedClip, read_folder, read_vggsound
-from data_prep.catalog.exclusions import UNTOLD, encode_exclusions, exclude, read_exclusions
+from data_prep.catalog.exclusions import NO_REASON, encode_exclusions, exclude, read_exclusions
 
 
 def write(tmp_path, text):
@@ -35,8 +35,8 @@ def test_a_list_with_and_without_header_comments_and_reasons(tmp_path, header):
     text = f'{header}-a_000001,"muted, twice"\n# "off" , "\n \nb\nc, \n-a_000001,again\n'
     assert read_exclusions(write(tmp_path, text)) == {
         "-a_000001": "muted, twice",
-        "b": UNTOLD,
-        "c": UNTOLD,
+        "b": NO_REASON,
+        "c": NO_REASON,
     }
 
 

@@ -22,7 +22,7 @@ from data_prep.shards import records
 from data_prep.shards.build import build, build_shards
 from data_prep.shards.manifest import INDEX_SCHEMA, load_index, load_manifest, picture_place
 from data_prep.shards.plan import BuildSettings, choose_shard_count, plan
-from data_prep.shards.publish import publish_manifest, standing_manifest
+from data_prep.shards.publish import publish_manifest, read_manifest_bytes
 from data_prep.shards.tar import read_shard
 from data_prep.shards.verify import verify
 from tests.data_prep.builds import BROKEN, SETTINGS, catalog_of, files_of
@@ -35,7 +35,7 @@ def test_plan_is_a_partition_that_keeps_videos_together(world):
         assert plan(clips[::-1], shard_count) == shards
         assert sorted(c.key for s in shards for c in s.clips) == sorted(c.key for c in clips)
         assert all(shard_of(c.youtube_id, shard_count) == s.index for s in shards for c in s.clips)
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="in the catalog twice"):
         plan([clips[0], clips[0]], 3)
 
 
@@ -146,11 +146,11 @@ def test_another_version_of_schema_or_library_rebuilds_all(world, tmp_path, monk
     build(catalog, SETTINGS, str(tmp_path))
     monkeypatch.setattr(records, "SCHEMA_VERSION", 99)
     shards = plan(catalog.clips, 3)
-    assert records.find_standing(shards, SETTINGS, str(tmp_path)) == {}
+    assert records.find_reusable(shards, SETTINGS, str(tmp_path)) == {}
     monkeypatch.undo()
-    assert len(records.find_standing(shards, SETTINGS, str(tmp_path))) == 3
+    assert len(records.find_reusable(shards, SETTINGS, str(tmp_path))) == 3
     monkeypatch.setattr(records, "versions", lambda: {"av": "99"})
-    assert records.find_standing(shards, SETTINGS, str(tmp_path)) == {}
+    assert records.find_reusable(shards, SETTINGS, str(tmp_path)) == {}
 
 
 def test_a_copied_data_set_is_read_but_not_built_again(world, tmp_path):
@@ -159,10 +159,10 @@ def test_a_copied_data_set_is_read_but_not_built_again(world, tmp_path):
     before = files_of(tmp_path / "out")
     shutil.copytree(world / "clips", tmp_path / "clips", copy_function=shutil.copyfile)
     moved = catalog_of(world, str(tmp_path / "clips"))
-    assert records.find_standing(plan(moved.clips, 3), SETTINGS, str(tmp_path / "out")) == {}
+    assert records.find_reusable(plan(moved.clips, 3), SETTINGS, str(tmp_path / "out")) == {}
     assert rebuilt(moved, SETTINGS, tmp_path / "out") == []
     assert files_of(tmp_path / "out") == before
-    assert len(records.find_standing(plan(moved.clips, 3), SETTINGS, str(tmp_path / "out"))) == 3
+    assert len(records.find_reusable(plan(moved.clips, 3), SETTINGS, str(tmp_path / "out"))) == 3
 
 
 def test_a_filter_rebuilds_just_the_shards_in_which_a_clips_fate_changes(world, tmp_path):
@@ -263,7 +263,7 @@ def test_loading_what_is_no_set_says_so(world, tmp_path):
 
 def test_of_two_builds_at_once_one_wins_and_the_other_says_so(world, tmp_path):
     catalog, out = catalog_of(world), str(tmp_path)
-    expected = standing_manifest(out)
+    expected = read_manifest_bytes(out)
     mine = [*build_shards(plan(catalog.clips, 3), SETTINGS, out)]
     other = dataclasses.replace(SETTINGS, media=MediaSettings(size_px=48))
     winner = build(catalog, other, out)
@@ -378,7 +378,7 @@ def test_from_bucket_to_bucket(world, tmp_path, s3_place):
     out = storage.join(s3_place, "out")
     manifest = build(catalog, SETTINGS, out)
     assert verify(out) == manifest == build(catalog_of(world), SETTINGS, str(tmp_path))
-    assert len(records.find_standing(plan(catalog.clips, 3), SETTINGS, out)) == 3
+    assert len(records.find_reusable(plan(catalog.clips, 3), SETTINGS, out)) == 3
 
 
 def test_a_plain_folder_of_clips(world, tmp_path):

@@ -78,7 +78,7 @@ def test_webdataset_reads_both_tars(tmp_path):
 
 
 def test_a_doubled_key_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="in shard s twice"):
         write_shard([SAMPLES[0], SAMPLES[0]], tmp_path, "s")
 
 

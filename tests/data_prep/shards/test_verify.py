@@ -125,7 +125,7 @@ def test_a_tar_of_the_right_size_and_wrong_content_can_be_repaired(world, tmp_pa
     manifest = build(catalog_of(world), SETTINGS, str(tmp_path))
     tar = tmp_path / "shards" / f"{manifest.shards[1].name}.sound.tar"
     flip_byte(tar)
-    with pytest.raises(ValueError, match=rf"{tar.name} differs.*Delete the files that are named"):
+    with pytest.raises(ValueError, match=rf"{tar.name} differs.*Delete the files named here"):
         verify(str(tmp_path))
     tar.unlink()
     assert build(catalog_of(world), SETTINGS, str(tmp_path)) == manifest

@@ -120,7 +120,7 @@ def test_scenes_vary_and_their_regions_share_every_pixel(appearance):
 
 
 def test_looks_vary():
-    looks = [world.draw_look(world.lot(0, n, world.Lot.LOOK)) for n in range(400)]
+    looks = [world.draw_look(world.generator(0, n, world.RandomStream.LOOK)) for n in range(400)]
     assert np.std([look.hue_deg for look in looks]) >= 6
     assert np.mean([look.hue_deg for look in looks]) == pytest.approx(0, abs=1)
     assert np.mean([look.saturation for look in looks]) == pytest.approx(
