@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -256,11 +255,6 @@ def sweep(stage_folder: Path) -> None:
     for folder in stage_folder.glob("step-*"):
         if not (folder / RECORD).exists():
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def versions() -> dict[str, str]:
-    """Versions of libraries that results depend on."""
-    return {"torch": torch.__version__, "cuda": str(torch.version.cuda)}
 
 
 def _read_weights(folder: Path, name: str) -> dict[str, Tensor]:

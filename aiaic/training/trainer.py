@@ -139,7 +139,7 @@ class Trainer:
             init=self._origin,
             metrics=metrics,
             precision=self.precision,
-            versions=checkpoint.versions(),
+            versions={"torch": torch.__version__, "cuda": str(torch.version.cuda)},
             **learned,
         )
         return Snapshot(record=record, timings=self.history.timings(), tensors=state.tensors)

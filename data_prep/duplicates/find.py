@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import simplejpeg
 from numpy.typing import NDArray
+from scipy.cluster.hierarchy import DisjointSet
 
 from data_prep.catalog.splits import SPLITS
 from data_prep.duplicates.hamming import near_pairs
@@ -123,12 +124,13 @@ def find_duplicates(
         ValueError: ``max_distance`` is not 0 to 16.
     """
     clips = sorted(clips, key=lambda clip: clip.key)
-    groups = _Groups(len(clips))
-    for same in _same_files(clips):
-        groups.join(same)
-    for alike in _same_looks(clips, thumbnails, max_distance):
-        groups.join(alike)
-    found = [duplicate for group in groups.all() for duplicate in _left_out(clips, group)]
+    groups = cast(Any, DisjointSet(range(len(clips))))  # scipy has no types
+    for same in (*_same_files(clips), *_same_looks(clips, thumbnails, max_distance)):
+        for member in same[1:]:
+            groups.merge(same[0], member)
+    found = [
+        duplicate for group in groups.subsets() for duplicate in _left_out(clips, sorted(group))
+    ]
     return tuple(sorted(found, key=lambda duplicate: duplicate.key))
 
 
@@ -181,12 +183,12 @@ def _same_looks(
         first = len(looks)
         looks.extend(_looks(alike, seen))
         of_hash.append(range(first, len(looks)))
-    same = _Groups(len(looks))
+    same = cast(Any, DisjointSet(range(len(looks))))
     for one, other in near:
         for first, second in itertools.product(of_hash[one], of_hash[other]):
             if _alike(looks[first].thumbnail, looks[second].thumbnail):
-                same.join([first, second])
-    for group in same.all():
+                same.merge(first, second)
+    for group in cast("list[set[int]]", same.subsets()):
         indices = sorted({index for look in group for index in looks[look].clips})
         if len({_owner(clips[index]) for index in indices}) > 1:
             yield indices
@@ -275,29 +277,3 @@ def _left_out(clips: Sequence[IndexedClip], group: Sequence[int]) -> Iterator[Du
             kept_split=instead.split,
             kind="near" if same is None else "exact",
         )
-
-
-class _Groups:
-    """The numbers 0 to n - 1, joined into groups (union-find)."""
-
-    def __init__(self, count: int) -> None:
-        self._parent = list(range(count))
-
-    def join(self, members: Sequence[int]) -> None:
-        """Merges the groups of these members."""
-        first = self._root(members[0])
-        for member in members[1:]:
-            self._parent[self._root(member)] = first
-
-    def all(self) -> list[list[int]]:
-        """All groups, each with ascending members."""
-        groups: defaultdict[int, list[int]] = defaultdict(list)
-        for member in range(len(self._parent)):
-            groups[self._root(member)].append(member)
-        return list(groups.values())
-
-    def _root(self, member: int) -> int:
-        while self._parent[member] != member:
-            self._parent[member] = self._parent[self._parent[member]]
-            member = self._parent[member]
-        return member

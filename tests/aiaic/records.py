@@ -1,6 +1,5 @@
 """A record of a checkpoint, as small as one can be."""
 
-from aiaic.checkpointing import checkpoint
 from aiaic.checkpointing.checkpoint import Record
 
 
@@ -15,5 +14,5 @@ def record(step: int, loss: float | None = None) -> Record:
         init=None,
         metrics={} if loss is None else {"validation_loss": loss},
         curves=[{"step": 1.0, "loss": 0.5}],
-        versions=checkpoint.versions(),
+        versions={"torch": "2", "cuda": "None"},
     )
