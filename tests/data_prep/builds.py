@@ -1,4 +1,4 @@
-"""What is built in tests, and how to look at what came of it."""
+"""Settings and catalogs of test builds, and their files."""
 
 from pathlib import Path
 
@@ -15,6 +15,6 @@ def catalog_of(world: Path, place: str | None = None) -> Catalog:
 
 
 def files_of(out: Path) -> dict[str, bytes]:
-    """What a set consists of; records hold the sources' time stamps."""
+    """A set's files, except records, which contain the sources' time stamps."""
     files = (path for path in out.rglob("*") if path.is_file() and path.parent.name != "records")
     return {str(path.relative_to(out)): path.read_bytes() for path in files}

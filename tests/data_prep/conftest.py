@@ -1,4 +1,4 @@
-"""The clips that are built from in tests."""
+"""The clips of test builds."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.data_prep.builds import BROKEN
 
 @pytest.fixture(scope="module")
 def world(make_clip, tmp_path_factory):
-    """A csv of 18 clips: 15 good ones, of which two have no sound, and one of each in BROKEN."""
+    """A CSV file of 18 clips: 15 good ones, one of them without sound, and those of BROKEN."""
     folder = tmp_path_factory.mktemp("world")
     clips, rows = folder / "clips", []
     for number in range(15):

@@ -1,4 +1,4 @@
-"""A clip read as for a shard, and what came of it."""
+"""Reads single clips as for a shard."""
 
 import io
 from pathlib import Path

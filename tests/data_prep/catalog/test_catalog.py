@@ -1,4 +1,4 @@
-"""Catalogs of generated annotations, and of the official ones where they are at hand."""
+"""Catalogs of generated annotations, and of the official ones if available."""
 
 import csv
 import shutil
@@ -13,7 +13,7 @@ from data_prep.catalog import VIDEO_SUFFIXES, read_ave, read_folder, read_vggsou
 
 @pytest.fixture
 def clips(tmp_path):
-    """Files that a catalog lists and does not open."""
+    """Files that a catalog lists but does not open."""
     folder = tmp_path / "clips"
     for name in [
         "-Aaaaaaaaaa_000034.mp4",
@@ -57,7 +57,7 @@ def test_vggsound_two_column_form_takes_its_split_from_the_name(tmp_path, clips,
     assert clip.stamp
 
 
-def test_a_name_that_speaks_of_two_splits_gives_none(tmp_path, clips):
+def test_a_file_name_with_two_splits_determines_none(tmp_path, clips):
     path = write(tmp_path, "train_and_test.csv", "-Aaaaaaaaaa_000034.mp4,dog\n")
     with pytest.raises(ValueError, match="'train or test' is none of"):
         read_vggsound(path, clips)
@@ -88,13 +88,13 @@ def test_a_malformed_vggsound_row_is_named_by_file_and_line(tmp_path, clips, row
     assert f"{path}:2" in str(failure.value)
 
 
-def test_a_row_that_is_repeated_word_for_word_counts_once(tmp_path, clips, caplog):
+def test_an_identical_repeated_row_counts_once(tmp_path, clips, caplog):
     path = write(tmp_path, "rows.csv", "fffffffffff,1,dog,test\n" * 2)
     assert len(read_vggsound(path, clips).clips) == 1
     assert "repeats line 1" in caplog.text
 
 
-def test_what_is_not_there_is_named(tmp_path, clips):
+def test_missing_or_unreadable_annotations_and_folders_are_named(tmp_path, clips):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.csv"):
         read_vggsound(str(tmp_path / "nowhere.csv"), clips)
     path = write(tmp_path, "rows.csv", "fffffffffff,1,dog,test\n")
@@ -107,7 +107,7 @@ def test_what_is_not_there_is_named(tmp_path, clips):
         read_vggsound(str(tmp_path / "picture.csv"), clips)
 
 
-def test_leaks_are_dropped_from_train_unless_asked_for(tmp_path, clips):
+def test_leaks_are_dropped_from_train_by_default(tmp_path, clips):
     rows = "eeeeeeeeeee,1,dog,train\neeeeeeeeeee,9,dog,test\nggggggggggg,1,cat,train\n"
     path = write(tmp_path, "rows.csv", rows)
     catalog = read_vggsound(path, clips)
@@ -129,7 +129,7 @@ AVE_ROWS = (
 
 
 @pytest.mark.parametrize("header", ["", "Category&VideoID&Quality&StartTime&EndTime\n"])
-def test_ave_events_are_samples_of_their_own(tmp_path, clips, header):
+def test_each_ave_event_is_a_sample(tmp_path, clips, header):
     catalog = read_ave(write(tmp_path, "Annotations.txt", header + AVE_ROWS), [], clips)
     assert [clip.key for clip in catalog.clips] == [
         "ccccccccccc_000000_000010",
@@ -144,7 +144,7 @@ def test_ave_events_are_samples_of_their_own(tmp_path, clips, header):
     assert not last.stamp
 
 
-def test_ave_splits_go_by_event(tmp_path, clips):
+def test_ave_splits_are_by_event(tmp_path, clips):
     rows = AVE_ROWS.splitlines(keepends=True)
     annotations = write(tmp_path, "Annotations.txt", AVE_ROWS)
     train = write(tmp_path, "trainSet.txt", rows[0] + rows[3])
@@ -186,7 +186,7 @@ def test_folder_takes_label_and_split_from_its_folders(tmp_path):
     assert (found["val%2Fd"].label, found["val%2Fd"].split) == ("", "val")
 
 
-def test_files_of_one_stem_in_two_splits_of_a_folder_leak(tmp_path):
+def test_files_of_one_video_in_two_splits_of_a_folder_leak(tmp_path):
     for name in ["train/a_000001.mp4", "test/a_000030.mp4", "train/b_000001.mp4", "c/b.mp4"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -215,7 +215,7 @@ def test_clips_in_a_bucket(s3_place):
     ]
 
 
-def test_folder_without_clips_or_with_two_of_one_name_is_refused(tmp_path):
+def test_a_folder_without_clips_or_with_two_of_one_name_is_refused(tmp_path):
     with pytest.raises(ValueError, match=VIDEO_SUFFIXES[0]):
         read_folder(str(tmp_path))
     (tmp_path / "a.mp4").touch()
@@ -279,7 +279,7 @@ def test_official_rows_of_the_real_clips(shared):
     assert all(clip.stamp and clip.split == "test" for clip in catalog.clips)
 
 
-def test_clips_in_subfolders_are_found_but_not_twice(tmp_path, clips):
+def test_clips_in_subfolders_are_found_and_doubles_refused(tmp_path, clips):
     path = write(tmp_path, "rows.csv", "-Aaaaaaaaaa,34,dog,test\n")
     part = Path(clips) / "part2"
     part.mkdir()

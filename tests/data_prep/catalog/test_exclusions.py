@@ -1,4 +1,4 @@
-"""Exclusion lists: what they may say, and what becomes of the clips that they name."""
+"""Exclusion lists: their format and their effect on the catalog."""
 
 import pytest
 
@@ -47,12 +47,12 @@ def test_a_malformed_row_is_named_by_file_and_line(tmp_path, row):
         read_exclusions(path)
 
 
-def test_a_list_that_is_not_there_is_named(tmp_path):
+def test_a_missing_list_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no\.csv"):
         read_exclusions(str(tmp_path / "no.csv"))
 
 
-def test_what_is_written_is_read_again(tmp_path):
+def test_a_written_list_can_be_read(tmp_path):
     reasons = [("-a", 'like "b", nearly'), ("b.mp4", "same file as c"), ("é", "x\ny")]
     content = encode_exclusions(reasons)
     assert content == encode_exclusions(reasons)
@@ -65,7 +65,7 @@ def test_what_is_written_is_read_again(tmp_path):
         ("-a_000001", ["-a_000001"]),
         ("-a", ["-a_000001", "-a_000009"]),
         ("b_1000_11000.mp4", ["b_000001"]),
-        ("c", ["c"]),  # a key means its clip, not the video of that name
+        ("c", ["c"]),  # a key means only that clip, not the video of that name
         ("stranger", []),
     ],
 )
@@ -83,7 +83,7 @@ def test_names_that_match_nothing_are_counted(caplog):
     assert "2 clips left out; 1 of 3 names match nothing" in caplog.text
 
 
-def test_a_leak_stays_a_leak(tmp_path):
+def test_a_listed_leak_remains_a_leak(tmp_path):
     rows = "eeeeeeeeeee,1,dog,train\neeeeeeeeeee,9,dog,test\nfffffffffff,1,dog,train\n"
     (tmp_path / "rows.csv").write_text(rows)
     (tmp_path / "clips").mkdir()
@@ -96,14 +96,14 @@ def test_a_leak_stays_a_leak(tmp_path):
     assert found.leaks == catalog.leaks
 
 
-def test_a_list_that_leaves_nothing_is_refused():
+def test_a_list_that_leaves_no_clips_is_refused():
     with pytest.raises(ValueError, match="all 5 clips"):
         exclude(CATALOG, {"-a": "", "b": "", "c": "", "c_000010": ""})
     nothing = Catalog(clips=(), leaks=(), excluded=())
     assert exclude(nothing, {"a": ""}) == nothing
 
 
-def test_a_file_by_its_name_in_any_folder(tmp_path):
+def test_a_file_name_matches_in_any_folder(tmp_path):
     for name in ["x/a b.mp4", "y/a b.mp4", "y/c.mp4"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

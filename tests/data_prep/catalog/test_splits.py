@@ -23,11 +23,11 @@ def test_shards_are_evenly_filled_and_stable():
     assert sum(counts) == len(IDS)
     assert min(counts) > 0.9 * len(IDS) / 16
     assert max(counts) < 1.1 * len(IDS) / 16
-    # Fixed for ever: shards that stand were filled by it.
+    # Must never change: existing shards were filled with it.
     assert [shard_of(youtube_id, 1000) for youtube_id in IDS[:3]] == [450, 57, 388]
 
 
-def test_a_number_of_shards_under_one_is_refused():
+def test_fewer_shards_than_one_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         shard_of("a", 0)
 
@@ -38,7 +38,7 @@ def test_validation_takes_its_share(share):
     assert taken == pytest.approx(share * len(IDS), rel=0.1)
 
 
-def test_validation_only_grows_with_its_share_and_does_not_follow_shards():
+def test_validation_only_grows_with_its_share_and_is_independent_of_shards():
     small = {youtube_id for youtube_id in IDS if is_validation(youtube_id, 0.05)}
     large = {youtube_id for youtube_id in IDS if is_validation(youtube_id, 0.1)}
     assert small < large

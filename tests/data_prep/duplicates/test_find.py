@@ -1,4 +1,4 @@
-"""Duplicates of made rows: what is found, what is kept, and what only seems alike."""
+"""Duplicates among generated rows: which are found, which are kept, which are none."""
 
 import itertools
 
@@ -25,12 +25,12 @@ def clip(key, split="train", *, video=None, sha=None, window=(5.0,), hashes=(HAS
 
 
 def look(seed):
-    """A thumbnail with texture, the same for a seed."""
+    """A thumbnail with texture, reproducible by its seed."""
     return np.random.default_rng(seed).integers(0, 256, (16, 16, 3)).astype(np.uint8)
 
 
 def left_out(clips, looks=None, **settings):
-    """Key -> what is kept instead and why, whatever the order of the clips."""
+    """Key -> kept clip, kind and whether across splits; checked for two orders of the clips."""
     looks = looks or {}
 
     def thumbnails(names):
@@ -44,7 +44,7 @@ def left_out(clips, looks=None, **settings):
     return {d.key: (d.kept, d.kind, d.across) for d in duplicates}
 
 
-def test_the_same_file_is_kept_once_in_the_most_held_out_split():
+def test_one_copy_of_a_file_is_kept_in_the_most_held_out_split():
     clips = [
         clip("a", "train", sha="1", hashes=()),
         clip("b", "val", sha="1", hashes=()),
@@ -59,7 +59,7 @@ def test_the_same_file_is_kept_once_in_the_most_held_out_split():
     }
 
 
-def test_other_moments_of_a_file_are_duplicates_only_across_splits():
+def test_other_excerpts_of_a_file_are_duplicates_only_across_splits():
     early, late = {"sha": "1", "window": (1.0,)}, {"sha": "1", "window": (9.0,)}
     events = [clip("a", video="v", **early), clip("b", video="v", **late)]
     assert left_out(events, {"a": look(1), "b": look(1)}) == {}
@@ -70,7 +70,7 @@ def test_other_moments_of_a_file_are_duplicates_only_across_splits():
     }
 
 
-def test_near_pictures_are_duplicates_within_and_across_splits():
+def test_clips_with_near_pictures_are_duplicates_within_and_across_splits():
     clips = [clip("a"), clip("b", hashes=(HASH ^ 0b111,)), clip("c", hashes=(OTHER_HASH,))]
     assert left_out(clips) == {"b": ("a", "near", False)}
     assert left_out(clips, max_distance=2) == {}
@@ -81,7 +81,7 @@ def test_near_pictures_are_duplicates_within_and_across_splits():
 def test_clips_of_one_video_may_look_alike_in_one_split():
     clips = [clip("a", video="v"), clip("b", video="v")]
     assert left_out(clips) == {}
-    # Another video's copy is left out, not the other clip of the kept one.
+    # The other video's copy is left out, not the kept video's other clip.
     assert left_out([*clips, clip("c")]) == {"c": ("a", "near", False)}
     # A held-out clip of the same video is a leak.
     assert left_out([*clips, clip("t", "test", video="v")]) == {
@@ -90,7 +90,7 @@ def test_clips_of_one_video_may_look_alike_in_one_split():
     }
 
 
-def test_pictures_decide_not_their_hashes():
+def test_pictures_decide_and_not_their_hashes():
     clips = [clip("a"), clip("b"), clip("c", hashes=(HASH ^ 1,)), clip("d", hashes=(HASH ^ 3,))]
     looks = {"a": look(1), "b": look(2), "c": look(1), "d": look(2)}
     assert left_out(clips, looks) == {"c": ("a", "near", False), "d": ("b", "near", False)}
@@ -101,17 +101,17 @@ def test_pictures_decide_not_their_hashes():
     }
 
 
-def test_pictures_without_texture_tell_nothing():
+def test_pictures_without_texture_are_ignored():
     black = np.full((16, 16, 3), 9, np.uint8)
     black[::2] += 4  # noise
     clips = [clip("a"), clip("b"), clip("c", "test")]
     assert left_out(clips, dict.fromkeys("abc", black)) == {}
-    # One tone, of which no picture is even read.
+    # A single tone: no picture is even read.
     flat = [clip(key, hashes=(1 << 63,)) for key in "ab"]
     assert left_out(flat) == {}
 
 
-def test_one_of_several_pictures_is_enough():
+def test_one_picture_in_common_is_enough():
     clips = [
         clip("a", hashes=(OTHER_HASH, HASH)),
         clip("b", "test", hashes=(~HASH % 2**64, HASH ^ 1)),
@@ -119,7 +119,7 @@ def test_one_of_several_pictures_is_enough():
     assert left_out(clips) == {"a": ("b", "near", True)}
 
 
-def test_pictures_are_read_only_where_hashes_of_several_videos_are_near():
+def test_only_pictures_with_near_hashes_in_several_videos_are_read():
     clips = [
         clip("a", video="v"),
         clip("b", video="v"),
@@ -137,13 +137,13 @@ def test_pictures_are_read_only_where_hashes_of_several_videos_are_near():
     assert sorted(asked) == [("d", 1), ("e", 0)]
 
 
-def test_nothing_gives_nothing():
+def test_without_clips_there_are_no_duplicates():
     assert left_out([]) == {}
     assert left_out([clip("a")]) == {}
 
 
 @pytest.mark.parametrize("max_distance", [0, 1, 3, 8, 16])
-def test_near_pairs_are_those_of_brute_force(max_distance):
+def test_near_pairs_equal_those_of_brute_force(max_distance):
     random = np.random.default_rng(max_distance)
     centres = random.integers(0, 2**64, 40, np.uint64)
     flips = np.where(random.random((40, 10, 64)) < 0.06, 1, 0).astype(np.uint64)
@@ -159,7 +159,7 @@ def test_near_pairs_are_those_of_brute_force(max_distance):
 
 
 @pytest.mark.parametrize("max_distance", [-1, 17])
-def test_a_distance_that_makes_no_sense_is_refused(max_distance):
+def test_a_distance_out_of_range_is_refused(max_distance):
     with pytest.raises(ValueError, match="0 to 16"):
         find_duplicates([], lambda names: [], max_distance)
 
@@ -176,6 +176,6 @@ def test_a_thumbnail_averages_the_picture(shape):
     assert np.abs(small[10:, 10:] - [0, 0, 100]).max() < 12
 
 
-def test_what_is_no_picture_is_refused():
+def test_content_that_is_not_a_jpeg_is_refused():
     with pytest.raises(ValueError, match="JPEG"):
         thumbnail(b"no picture")

@@ -1,4 +1,4 @@
-"""Decoding against an independent whole decode, and the reason for each rejection."""
+"""Decoding compared with an independent full decode, and the reason for each rejection."""
 
 import io
 import struct
@@ -52,20 +52,20 @@ def test_uniform_pictures_equal_those_of_a_whole_decode(make_clip, tmp_path, cou
         assert np.abs(picture(content).astype(int) - image).mean() < 3
 
 
-def test_the_window_of_an_event_holds_its_picture_and_its_sound(make_clip, tmp_path):
+def test_picture_and_sound_are_those_of_the_events_window(make_clip, tmp_path):
     path = make_clip(tmp_path / "a.mp4", seconds=6.0, sound_rate_hz=48000)
     sample = read(path, start_s=2.0, end_s=5.0)
     assert sample.requested_s == (3.5,)
     assert number_of(sample.pictures[0]) == 35
     assert sample.sound_s == 3.0
-    # The same as in the whole sound, at its place up to half a sample.
+    # Equal to that part of the whole sound, to within half a sample.
     whole = sound_of(read(path))
     part = sound_of(sample)
     assert np.abs(part[800:-800] - whole[32000 + 800 : 80000 - 800]).max() < 0.03
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_nearest_key_frame_is_taken_where_one_is_near(make_clip, tmp_path, count):
+def test_the_nearest_key_frame_is_used_if_one_is_near(make_clip, tmp_path, count):
     path = make_clip(tmp_path / "a.mp4", seconds=6.0, key_interval=7, video_options={"bf": "2"})
     sample = read(path, MediaSettings(size_px=None, frames="keyframe", pictures=count))
     for requested, actual, content in zip(
@@ -77,14 +77,14 @@ def test_the_nearest_key_frame_is_taken_where_one_is_near(make_clip, tmp_path, c
         assert abs(actual - requested) <= 0.35 + 1e-9
 
 
-def test_frame_0_is_no_stand_in_for_a_far_one(make_clip, tmp_path):
+def test_frame_0_does_not_replace_a_distant_frame(make_clip, tmp_path):
     path = make_clip(tmp_path / "a.mp4", seconds=5.0, key_interval=250)
     sample = read(path, MediaSettings(size_px=None, frames="keyframe"))
     assert (sample.requested_s, sample.actual_s) == ((2.5,), (2.5,))
     assert number_of(sample.pictures[0]) == 25
 
 
-def test_a_set_length_of_sound_lies_around_the_middle(make_clip, tmp_path):
+def test_sound_of_a_set_length_is_centred_in_the_window(make_clip, tmp_path):
     path = make_clip(tmp_path / "a.mp4", seconds=6.0)
     whole, part = sound_of(read(path)), read(path, MediaSettings(size_px=None, sound_s=2.0))
     assert (part.sound_start_s, part.sound_s) == (2.0, 2.0)
@@ -96,7 +96,7 @@ def test_a_set_length_of_sound_lies_around_the_middle(make_clip, tmp_path):
 @pytest.mark.parametrize(
     ("window", "reason"), [((3.0, 3.0), "too_short"), ((9.0, 12.0), "too_short")]
 )
-def test_an_event_of_no_length_or_beyond_the_file_is_too_short(make_clip, tmp_path, window, reason):
+def test_an_empty_event_or_one_beyond_the_file_is_too_short(make_clip, tmp_path, window, reason):
     path = make_clip(tmp_path / "a.mp4", seconds=4.0)
     assert rejection(path, start_s=window[0], end_s=window[1]).reason == reason
 
@@ -104,7 +104,7 @@ def test_an_event_of_no_length_or_beyond_the_file_is_too_short(make_clip, tmp_pa
 @pytest.mark.parametrize(
     ("shape", "expected"), [((96, 64), (48, 32)), ((64, 96), (32, 48)), ((64, 64), (32, 32))]
 )
-def test_the_short_side_is_the_set_one(make_clip, tmp_path, shape, expected):
+def test_the_short_side_has_the_set_size(make_clip, tmp_path, shape, expected):
     path = make_clip(tmp_path / "a.mp4", seconds=1.0, width=shape[0], height=shape[1])
     sample = read(path, MediaSettings(size_px=32))
     assert (sample.width, sample.height) == expected == picture(sample.pictures[0]).shape[1::-1]
@@ -113,7 +113,7 @@ def test_the_short_side_is_the_set_one(make_clip, tmp_path, shape, expected):
     assert min(larger.width, larger.height) == 128
 
 
-def test_pictures_keep_all_of_their_chroma(make_clip, tmp_path):
+def test_pictures_have_no_chroma_subsampling(make_clip, tmp_path):
     sample = read(make_clip(tmp_path / "a.mp4", seconds=1.0))
     with Image.open(io.BytesIO(sample.pictures[0])) as image:
         assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
@@ -126,8 +126,8 @@ def test_colours_survive(make_clip, tmp_path, color):
     assert mean == pytest.approx(color, abs=2)
 
 
-def test_the_colour_matrix_of_the_file_is_heeded(make_clip, tmp_path):
-    """The same planes tagged BT.709 mean another colour, as an independent formula says."""
+def test_the_colour_matrix_of_the_file_is_applied(make_clip, tmp_path):
+    """The same planes tagged BT.709 mean another colour, here from an independent formula."""
     color = (200, 40, 60)
     path = make_clip(
         tmp_path / "a.mp4",
@@ -155,7 +155,7 @@ def boxed(image: np.ndarray, *, top: int, left: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("top", "left"), [(8, 0), (0, 12), (8, 12), (0, 0)])
-def test_black_bars_are_cut_where_that_is_asked_for(make_clip, tmp_path, top, left):
+def test_black_bars_are_cropped_if_requested(make_clip, tmp_path, top, left):
     def box(frame: np.ndarray, number: int) -> np.ndarray:
         return boxed(frame, top=top, left=left)
 
@@ -172,7 +172,7 @@ def test_black_bars_are_cut_where_that_is_asked_for(make_clip, tmp_path, top, le
     assert (read(path).width, read(path).crop) == (96, ())
 
 
-def test_a_dark_scene_is_no_letterbox(make_clip, tmp_path):
+def test_a_dark_scene_is_not_a_letterbox(make_clip, tmp_path):
     def lamp(frame: np.ndarray, number: int) -> np.ndarray:
         dark = np.full_like(frame, 10)
         dark[20:30, 40:60] = 200
@@ -184,7 +184,7 @@ def test_a_dark_scene_is_no_letterbox(make_clip, tmp_path):
     assert read(black, MediaSettings(size_px=None, cut_letterbox=True)).crop == ()
 
 
-def test_motion_tells_a_still_clip_from_a_moving_one(make_clip, tmp_path):
+def test_motion_distinguishes_still_from_moving_clips(make_clip, tmp_path):
     settings = MediaSettings(size_px=None, measure_motion=True)
     still = read(make_clip(tmp_path / "a.mp4", seconds=3.0, color=(180, 120, 60)), settings)
     moving = read(make_clip(tmp_path / "b.mp4", seconds=3.0), settings)
@@ -200,7 +200,7 @@ def test_motion_tells_a_still_clip_from_a_moving_one(make_clip, tmp_path):
     assert read(tmp_path / "a.mp4").motion is None
 
 
-def test_colourfulness_tells_grey_from_colour(make_clip, tmp_path):
+def test_colourfulness_distinguishes_grey_from_colour(make_clip, tmp_path):
     grey = read(make_clip(tmp_path / "a.mp4", seconds=1.0))
     colour = read(make_clip(tmp_path / "b.mp4", seconds=1.0, color=(200, 40, 60)))
     assert grey.colorfulness < 5
@@ -249,7 +249,7 @@ def test_reading_twice_gives_the_same_bytes(make_clip, tmp_path):
     assert read(path) == read(path) == read_clip(path.read_bytes(), clip_of(path), SETTINGS)
 
 
-def test_files_that_give_no_sample_are_rejected_for_their_reason(make_clip, tmp_path):
+def test_unusable_files_are_rejected_for_the_right_reason(make_clip, tmp_path):
     good = make_clip(tmp_path / "good.mp4", seconds=2.0)
     content = good.read_bytes()
     other = make_clip(tmp_path / "other.avi", codec="mpeg4", tone_hz=None)
@@ -274,8 +274,8 @@ def test_files_that_give_no_sample_are_rejected_for_their_reason(make_clip, tmp_
 
 
 @pytest.mark.parametrize(("packet_number", "kept_bytes"), [(40, 10), (40, 0), (-1, 10)])
-def test_a_file_that_is_cut_off_is_rejected(make_clip, tmp_path, packet_number, kept_bytes):
-    """With its header first, a cut file opens well and ends early."""
+def test_a_truncated_file_is_rejected(make_clip, tmp_path, packet_number, kept_bytes):
+    """With its header first, a truncated file can be opened but ends early."""
     whole = make_clip(tmp_path / "whole.mp4", seconds=6.0)
     fast = tmp_path / "fast.mp4"
     with (
@@ -298,7 +298,7 @@ def test_a_file_that_is_cut_off_is_rejected(make_clip, tmp_path, packet_number, 
 
 
 @pytest.mark.parametrize("kind", ["mkv", "webm"])
-def test_a_matroska_file_that_is_cut_off_is_rejected(make_clip, tmp_path, kind):
+def test_a_truncated_matroska_file_is_rejected(make_clip, tmp_path, kind):
     whole, copy = make_clip(tmp_path / "a.mp4", seconds=6.0), tmp_path / "b.mkv"
     with av.open(str(whole)) as source, av.open(str(copy), "w") as target:
         streams = [target.add_stream_from_template(stream) for stream in source.streams]
@@ -324,7 +324,7 @@ def test_a_matroska_file_that_is_cut_off_is_rejected(make_clip, tmp_path, kind):
         ({"max_packets": 30}, "too_large"),
     ],
 )
-def test_caps_are_kept(make_clip, tmp_path, caps, reason):
+def test_limits_are_enforced(make_clip, tmp_path, caps, reason):
     path = make_clip(tmp_path / "a.mp4")
     assert rejection(path, MediaSettings(size_px=None, **caps)).reason == reason
 

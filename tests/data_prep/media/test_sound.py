@@ -1,4 +1,4 @@
-"""Sound of clips and of files of its own."""
+"""Sound of clips and of sound files."""
 
 import io
 
@@ -25,7 +25,7 @@ def test_sound_is_mono_at_its_level_and_pitch(make_clip, tmp_path, layout, rate_
     spectrum = np.abs(np.fft.rfft(waveform[4000:20000]))
     assert np.argmax(spectrum) == 1000
     loud = 20 * np.log10(np.sqrt(np.mean(np.square(waveform[4000:28000]))))
-    if layout != "5.1":  # what a low-frequency channel counts is the codec's choice
+    if layout != "5.1":  # the weight of the low-frequency channel depends on the codec
         assert loud == pytest.approx(20 * np.log10(0.3 / np.sqrt(2)), abs=0.5)
         assert sample.rms_dbfs == pytest.approx(loud, abs=0.5)
         assert sample.peak_dbfs == pytest.approx(20 * np.log10(np.abs(waveform).max()), abs=0.01)
@@ -42,7 +42,7 @@ def test_sound_is_mono_at_its_level_and_pitch(make_clip, tmp_path, layout, rate_
         ({"loudness": 0.005}, "kept"),
     ],
 )
-def test_sound_that_is_of_no_use_is_left_out_and_named(make_clip, tmp_path, sound, fate):
+def test_unusable_sound_is_left_out_with_its_reason(make_clip, tmp_path, sound, fate):
     path = make_clip(tmp_path / "a.mp4", **sound)
     sample = read(path)
     assert sample.sound_fate == fate
@@ -63,10 +63,10 @@ def test_sound_does_not_depend_on_how_much_is_resampled_at_once(
     assert read(path).sound == whole
 
 
-def test_sound_behind_a_hole_stays_where_it_is(make_clip, tmp_path):
-    """A second of packets is missing; what follows is not to slide forward."""
-    whole, holed = make_clip(tmp_path / "a.mp4", seconds=5.0), tmp_path / "b.mkv"
-    with av.open(str(whole)) as source, av.open(str(holed), "w") as target:
+def test_sound_after_a_gap_keeps_its_time(make_clip, tmp_path):
+    """A second of packets is missing; later sound must not move forward."""
+    whole, gapped = make_clip(tmp_path / "a.mp4", seconds=5.0), tmp_path / "b.mkv"
+    with av.open(str(whole)) as source, av.open(str(gapped), "w") as target:
         streams = [target.add_stream_from_template(stream) for stream in source.streams]
         for packet in source.demux():
             if packet.dts is None:
@@ -75,7 +75,7 @@ def test_sound_behind_a_hole_stays_where_it_is(make_clip, tmp_path):
             if not (is_sound and 2.0 < float(packet.pts * packet.time_base) < 3.0):
                 packet.stream = streams[packet.stream.index]
                 target.mux(packet)
-    there, found = sound_of(read(whole)), sound_of(read(holed))
+    there, found = sound_of(read(whole)), sound_of(read(gapped))
     assert len(found) == pytest.approx(len(there), abs=800)
     assert np.abs(found[34000:46000]).max() < 0.01
     first = np.flatnonzero(np.abs(found[40000:]) > 0.1)[0] + 40000
@@ -100,7 +100,7 @@ def test_read_sound_of_a_clip_is_the_sound_in_the_shard(make_clip, tmp_path):
     assert np.abs(read_sound(path, 16000) - sound_of(read(path))).max() <= 1 / 32768
 
 
-def test_read_sound_refuses_what_is_none(make_clip, tmp_path):
+def test_read_sound_refuses_files_without_usable_sound(make_clip, tmp_path):
     (tmp_path / "words.wav").write_bytes(b"these are words" * 100)
     with pytest.raises(ValueError, match=r"words\.wav is not a readable sound file"):
         read_sound(tmp_path / "words.wav", 16000)

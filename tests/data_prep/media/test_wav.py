@@ -1,4 +1,4 @@
-"""Training reads samples without their header: so all sounds must have the same one."""
+"""Training reads samples without the header, so all sounds must have the same one."""
 
 import io
 
@@ -19,7 +19,7 @@ def wav(sound=SOUND, *, rate_hz=RATE_HZ, kind="WAV", subtype="PCM_16"):
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 44100])
-def test_what_builds_write_is_the_one_kind(rate_hz):
+def test_written_sounds_have_the_format_of_shards(rate_hz):
     content = encode_wav(SOUND / np.float32(32768), rate_hz)
     check_wav(content, rate_hz)
     offset, size = samples_within(100, len(content))
@@ -28,7 +28,7 @@ def test_what_builds_write_is_the_one_kind(rate_hz):
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 44100])
-def test_the_file_is_the_one_that_libsndfile_writes(rate_hz):
+def test_the_file_equals_that_of_libsndfile(rate_hz):
     assert encode_wav(SOUND / np.float32(32768), rate_hz) == wav(rate_hz=rate_hz)
 
 

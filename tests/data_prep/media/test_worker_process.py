@@ -1,4 +1,4 @@
-"""The worker process: its environment, its errors, and what it keeps between calls."""
+"""The worker process: its environment, its errors and its memory between calls."""
 
 import os
 import weakref
@@ -27,7 +27,7 @@ def nothing() -> None:
 
 
 def circles_left() -> int:
-    """How many circles of earlier calls are still there; leaves one more."""
+    """How many circles of earlier calls still exist; makes one more."""
     made.append(weakref.ref(Circle()))
     return sum(circle() is not None for circle in made[:-1])
 

@@ -1,4 +1,4 @@
-"""From clips to a proven shard set: counts, identity, reuse, kills, budgets, damage."""
+"""From clips to a verified shard set: counts, identity, reuse, kills, budgets, damage."""
 
 import dataclasses
 import errno
@@ -39,7 +39,7 @@ def test_plan_is_a_partition_that_keeps_videos_together(world):
         plan([clips[0], clips[0]], 3)
 
 
-def test_a_new_row_touches_one_shard(world):
+def test_a_new_row_changes_one_shard(world):
     clips = catalog_of(world).clips
     before, after = plan(clips[1:], 7), plan(clips, 7)
     known = {shard.index: shard for shard in before}
@@ -106,13 +106,13 @@ def rebuilt(
     decoded: list[int] = []
     real = building._samples
 
-    def noting(planned, *others):
+    def recorded(planned, *others):
         decoded.append(planned.index)
         return real(planned, *others)
 
     settings = dataclasses.replace(settings, shards=shard_count)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "_samples", noting)
+        patch.setattr(building, "_samples", recorded)
         build(catalog, settings, str(out))
     return sorted(decoded)
 
@@ -122,7 +122,7 @@ def clips_with(catalog: Catalog, key: str, **changes: object) -> Catalog:
     return dataclasses.replace(catalog, clips=tuple(clips))
 
 
-def test_a_second_build_makes_only_what_changed(world, tmp_path):
+def test_a_second_build_makes_only_changed_shards(world, tmp_path):
     catalog = catalog_of(world)
     assert rebuilt(catalog, SETTINGS, tmp_path) == [0, 1, 2]
     before = files_of(tmp_path)
@@ -153,8 +153,8 @@ def test_another_version_of_schema_or_library_rebuilds_all(world, tmp_path, monk
     assert records.find_reusable(shards, SETTINGS, str(tmp_path)) == {}
 
 
-def test_a_copied_data_set_is_read_but_not_built_again(world, tmp_path):
-    """Other times, the same content: only the records change."""
+def test_a_copied_data_set_is_read_but_not_rebuilt(world, tmp_path):
+    """Other time stamps, same content: only the records change."""
     build(catalog_of(world), SETTINGS, str(tmp_path / "out"))
     before = files_of(tmp_path / "out")
     shutil.copytree(world / "clips", tmp_path / "clips", copy_function=shutil.copyfile)
@@ -165,7 +165,7 @@ def test_a_copied_data_set_is_read_but_not_built_again(world, tmp_path):
     assert len(records.find_reusable(plan(moved.clips, 3), SETTINGS, str(tmp_path / "out"))) == 3
 
 
-def test_a_filter_rebuilds_just_the_shards_in_which_a_clips_fate_changes(world, tmp_path):
+def test_a_filter_rebuilds_only_shards_in_which_a_clips_fate_changes(world, tmp_path):
     catalog = catalog_of(world)
     build(catalog, SETTINGS, str(tmp_path))
     silent = {c.youtube_id for c in catalog.clips if c.start_s % 8 == 7}
@@ -178,7 +178,7 @@ def test_a_filter_rebuilds_just_the_shards_in_which_a_clips_fate_changes(world, 
     assert rebuilt(catalog, SETTINGS, tmp_path) == expected
 
 
-def test_clips_left_out_are_listed_and_touch_only_their_shard(world, tmp_path):
+def test_clips_left_out_are_listed_and_change_only_their_shard(world, tmp_path):
     catalog = catalog_of(world)
     build(catalog, SETTINGS, str(tmp_path))
     gone = catalog.clips[2]
@@ -198,7 +198,7 @@ def load_index_rows(out: Path) -> list[dict]:
     return load_index(str(out), load_manifest(str(out))).to_pylist()
 
 
-def test_a_lost_or_shortened_tar_or_record_is_made_again(world, tmp_path):
+def test_a_lost_or_truncated_tar_or_record_is_rebuilt(world, tmp_path):
     catalog = catalog_of(world)
     rebuilt(catalog, SETTINGS, tmp_path)
     before = files_of(tmp_path)
@@ -212,7 +212,7 @@ def test_a_lost_or_shortened_tar_or_record_is_made_again(world, tmp_path):
     assert third.name in {shard.name for shard in load_manifest(str(tmp_path)).shards}
 
 
-def test_the_number_of_shards_is_kept_from_build_to_build(world, tmp_path):
+def test_the_number_of_shards_is_kept_between_builds(world, tmp_path):
     clips = catalog_of(world).clips
     free = BuildSettings(clips_per_shard=6)
     assert choose_shard_count(len(clips), free, str(tmp_path)) == 3
@@ -232,7 +232,7 @@ def test_too_many_rejections_end_the_build_without_a_manifest(world, tmp_path):
     build(catalog_of(world), SETTINGS, str(tmp_path))
 
 
-def test_a_build_of_which_nothing_is_left_fails_at_any_budget(tmp_path):
+def test_a_build_without_any_usable_clip_fails_at_any_budget(tmp_path):
     clip = Clip(key="a", youtube_id="a", start_s=0, label="", split="train", uri="/nowhere/a.mp4")
     settings = BuildSettings(max_rejected_share=1.0)
     with pytest.raises(ValueError, match="1 missing"):
@@ -249,7 +249,7 @@ def test_required_sound_rejects_silent_clips(world, tmp_path):
     assert (counts.written, counts.rejected["no_sound"]) == (14, 1)
 
 
-def test_loading_what_is_no_set_says_so(world, tmp_path):
+def test_loading_a_missing_or_damaged_manifest_raises(world, tmp_path):
     with pytest.raises(FileNotFoundError, match="aiaic prepare"):
         load_manifest(str(tmp_path))
     (tmp_path / "manifest.json").write_text('{"schema_version": 99}')
@@ -261,7 +261,7 @@ def test_loading_what_is_no_set_says_so(world, tmp_path):
             load_manifest(str(tmp_path))
 
 
-def test_of_two_builds_at_once_one_wins_and_the_other_says_so(world, tmp_path):
+def test_of_two_simultaneous_builds_one_wins_and_the_other_raises(world, tmp_path):
     catalog, out = catalog_of(world), str(tmp_path)
     expected = read_manifest_bytes(out)
     mine = [*build_shards(plan(catalog.clips, 3), SETTINGS, out)]
@@ -272,8 +272,8 @@ def test_of_two_builds_at_once_one_wins_and_the_other_says_so(world, tmp_path):
     assert verify(out) == winner
 
 
-def test_a_file_that_could_not_be_read_for_a_while_is_tried_again(world, tmp_path):
-    """A mount that comes back changes neither sizes nor times."""
+def test_a_temporarily_unreadable_file_is_tried_again(world, tmp_path):
+    """Remounting a folder changes neither sizes nor times."""
     clips, away = tmp_path / "clips", tmp_path / "away"
     shutil.copytree(world / "clips", clips)
     catalog = catalog_of(world, str(clips))
@@ -284,7 +284,7 @@ def test_a_file_that_could_not_be_read_for_a_while_is_tried_again(world, tmp_pat
     assert build(catalog, SETTINGS, str(tmp_path / "out")).counts.written == 15
 
 
-def test_the_digest_tells_what_lies_there_and_not_what_was_allowed(world, tmp_path):
+def test_the_digest_depends_on_the_data_and_not_on_the_budget(world, tmp_path):
     catalog = catalog_of(world)
     first = build(catalog, SETTINGS, str(tmp_path))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
@@ -315,7 +315,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_build_publishes_nothing_and_goes_on(world, tmp_path):
+def test_a_killed_build_publishes_nothing_and_resumes(world, tmp_path):
     root = Path(__file__).parents[3]
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(world), str(tmp_path / "out")],
@@ -334,7 +334,7 @@ def test_a_killed_build_publishes_nothing_and_goes_on(world, tmp_path):
     verify(str(tmp_path / "out"))
 
 
-def test_a_store_that_fails_ends_the_build_instead_of_rejecting(world, tmp_path, monkeypatch):
+def test_a_storage_failure_ends_the_build_instead_of_rejecting_clips(world, tmp_path, monkeypatch):
     def fail(local_file, place):
         raise OSError("the network is down")
 

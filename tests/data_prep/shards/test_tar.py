@@ -47,7 +47,7 @@ def test_two_writes_are_byte_identical(tmp_path):
         assert one.stat().st_size == getattr(first, kind).bytes
 
 
-def test_ranges_hold_the_contents(tmp_path):
+def test_byte_ranges_contain_the_contents(tmp_path):
     written = write_shard(SAMPLES, tmp_path, "s")
     pictures = (tmp_path / "s.picture.tar").read_bytes()
     sounds = (tmp_path / "s.sound.tar").read_bytes()
@@ -59,7 +59,7 @@ def test_ranges_hold_the_contents(tmp_path):
         assert sounds[ranges.sound_offset : ranges.sound_offset + ranges.sound_size] == s.sound
 
 
-def test_reading_gives_back_what_was_written(tmp_path):
+def test_reading_returns_what_was_written(tmp_path):
     write_shard(SAMPLES, tmp_path, "s")
     expected = [(s.key, list(s.pictures), s.sound) for s in SAMPLES]
     assert list(read_shard(tmp_path, "s")) == expected
@@ -77,7 +77,7 @@ def test_webdataset_reads_both_tars(tmp_path):
         assert all(member in group for group in groups)
 
 
-def test_a_doubled_key_is_refused(tmp_path):
+def test_a_repeated_key_is_refused(tmp_path):
     with pytest.raises(ValueError, match="in shard s twice"):
         write_shard([SAMPLES[0], SAMPLES[0]], tmp_path, "s")
 
@@ -111,7 +111,7 @@ def test_a_hostile_or_broken_tar_is_refused(content):
         list(read_pictures(io.BytesIO(content), "x.picture.tar"))
 
 
-def test_a_member_of_monstrous_size_is_refused():
+def test_a_member_of_absurd_size_is_refused():
     info = tarfile.TarInfo("a.0.jpg")
     info.size = 1 << 40
     with pytest.raises(ValueError, match="too many"):

@@ -1,4 +1,4 @@
-"""Damage is named, and what earlier builds have left goes, alone."""
+"""Damage is named; pruning removes the files of earlier builds and nothing else."""
 
 import dataclasses
 import json
@@ -65,9 +65,7 @@ def test_verify_names_a_sound_that_training_could_not_read(world, tmp_path, monk
         verify(str(tmp_path))
 
 
-def test_verify_finds_an_index_that_promises_sound_where_there_is_none(
-    world, tmp_path, monkeypatch
-):
+def test_verify_finds_an_index_that_claims_missing_sound(world, tmp_path, monkeypatch):
     real = publish._columns
     monkeypatch.setattr(
         publish, "_columns", lambda rows: real(rows) | {"has_sound": [True] * len(rows)}
@@ -79,7 +77,7 @@ def test_verify_finds_an_index_that_promises_sound_where_there_is_none(
         verify(str(tmp_path))
 
 
-def test_verify_finds_an_index_that_points_elsewhere(world, tmp_path, monkeypatch):
+def test_verify_finds_wrong_byte_ranges_in_the_index(world, tmp_path, monkeypatch):
     real = publish._columns
 
     def shifted(rows):
@@ -93,7 +91,7 @@ def test_verify_finds_an_index_that_points_elsewhere(world, tmp_path, monkeypatc
         verify(str(tmp_path))
 
 
-def test_files_of_earlier_builds_stay_until_they_are_pruned(world, tmp_path):
+def test_files_of_earlier_builds_are_kept_until_they_are_pruned(world, tmp_path):
     catalog, out = catalog_of(world), str(tmp_path)
     first = build(catalog, SETTINGS, out)
     assert superseded(out, first) == []
@@ -103,17 +101,17 @@ def test_files_of_earlier_builds_stay_until_they_are_pruned(world, tmp_path):
     old.add(first.index.name)
     assert {file.name for file in superseded(out, second)} == old
     young = tmp_path / "shards" / "shard-00000-0123456789ab.sound.tar"
-    young.write_bytes(b"of a build that is under way")
+    young.write_bytes(b"of a running build")
     assert {file.name for file in prune(out, second)} == old
     assert verify(out) == second
     assert young.exists()
     assert not any((tmp_path / name).exists() for name in old)
 
 
-def test_pruning_leaves_what_is_not_of_this_set(world, tmp_path):
+def test_pruning_keeps_files_of_other_sets(world, tmp_path):
     catalog = catalog_of(world)
     build(catalog, SETTINGS, str(tmp_path / "nested"))
-    (tmp_path / "mine.parquet").write_bytes(b"a table of somebody's")
+    (tmp_path / "mine.parquet").write_bytes(b"somebody's table")
     time.sleep(0.01)
     manifest = build(catalog, SETTINGS, str(tmp_path))
     assert prune(str(tmp_path), manifest) == []

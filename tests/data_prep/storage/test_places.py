@@ -1,4 +1,4 @@
-"""Places: paths, file:// and s3:// on real servers; nothing half-written under a final name."""
+"""Places: paths, file:// and s3:// on real servers; final names never have partial content."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ def place(request, tmp_path, monkeypatch):
 
 
 def exercise(place: str, tmp_path: Path) -> None:
-    """What every kind of place must do."""
+    """The behaviour of every kind of place."""
     names = ["x/one two.bin", "x/%2F+é.bin", "three.bin", "x/.hidden"]
     for number, name in enumerate(names):
         storage.write_bytes(storage.join(place, *name.split("/")), bytes([number]) * 100)
@@ -130,14 +130,14 @@ def test_a_full_disk_leaves_the_old_content_and_no_part(tmp_path, monkeypatch, n
     assert final.read_bytes() == b"old"
 
 
-def test_a_write_only_where_nothing_has_changed(place, monkeypatch):
+def test_a_conditional_write_succeeds_only_if_nothing_has_changed(place, monkeypatch):
     monkeypatch.setattr(s3, "SETTLE_S", 0.1)
     file = storage.join(place, "deep", "manifest")
     storage.write_if_unchanged(file, b"1", None)
     for content, expected in ((b"2", None), (b"2", b"0")):
         with pytest.raises(storage.ConflictError, match="manifest was changed by somebody else"):
             storage.write_if_unchanged(file, content, expected)
-    storage.write_if_unchanged(file, b"1", b"0")  # lies there already
+    storage.write_if_unchanged(file, b"1", b"0")  # already there
     storage.write_if_unchanged(file, b"2", b"1")
     storage.delete(file)
     with pytest.raises(storage.ConflictError):
@@ -147,7 +147,7 @@ def test_a_write_only_where_nothing_has_changed(place, monkeypatch):
 
 
 def test_every_local_write_is_counted_once(tmp_path):
-    # flock holds between descriptors: threads meet it as processes do.
+    # flock works between descriptors, so threads exclude each other as processes do.
     final = str(tmp_path / "count")
     storage.write_if_unchanged(final, b"0", None)
     refused = []
@@ -175,7 +175,7 @@ def test_every_local_write_is_counted_once(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["count"]
 
 
-def test_parts_that_killed_processes_left_are_swept(tmp_path):
+def test_parts_left_by_killed_processes_are_swept(tmp_path):
     old, young, foreign = (
         tmp_path / "x" / name
         for name in (".tar.0123456789ab.part", ".tar.ba9876543210.part", ".tar.part")
@@ -190,7 +190,7 @@ def test_parts_that_killed_processes_left_are_swept(tmp_path):
     assert sorted(path.name for path in old.parent.iterdir()) == [young.name, foreign.name]
 
 
-def test_parts_that_are_finished_meanwhile_are_no_failure(tmp_path, monkeypatch):
+def test_parts_finished_during_a_sweep_are_not_an_error(tmp_path, monkeypatch):
     old = [tmp_path / f".{name}.0123456789ab.part" for name in "ab"]
     for path in old:
         path.write_bytes(b"half")
@@ -238,12 +238,12 @@ def test_a_reader_sees_the_old_or_the_new_content_only(tmp_path):
         ("file://host/key", "file:///"),
     ],
 )
-def test_a_place_that_cannot_be_is_refused_by_name(place, complaint):
+def test_an_invalid_place_is_refused_by_name(place, complaint):
     with pytest.raises(ValueError, match=complaint):
         storage.read_bytes(place)
 
 
-def test_credentials_in_a_uri_are_refused_and_not_repeated():
+def test_credentials_in_a_uri_are_refused_and_not_printed():
     with pytest.raises(ValueError, match="environment") as failure:
         storage.read_bytes("s3://KEY:SECRET@bucket/key")
     assert "SECRET" not in str(failure.value)

@@ -1,4 +1,4 @@
-"""Which failures of storage a retry may mend."""
+"""Which storage failures are retried."""
 
 import errno
 
@@ -28,7 +28,7 @@ def refusal(status: int, code: str) -> boto.ClientError:
         (KeyboardInterrupt(), False),
     ],
 )
-def test_a_failure_that_may_pass_is_one_of_storage_that_nobody_has_to_fix(error, passes):
+def test_storage_failures_may_pass_unless_a_person_has_to_fix_them(error, passes):
     assert storage.may_pass(error) is passes
 
 
@@ -41,18 +41,18 @@ def test_a_failure_that_may_pass_is_one_of_storage_that_nobody_has_to_fix(error,
         (OSError("AWS Error ACCESS_DENIED during ListObjectsV2 operation"), False),
         (OSError("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation"), False),
         (refusal(503, "SlowDown"), True),
-        (refusal(403, "QuotaExceeded"), True),  # someone may free space
+        (refusal(403, "QuotaExceeded"), True),  # space may be freed
         (refusal(507, "InsufficientStorage"), True),
         (boto.ReadTimeoutError(endpoint_url="http://host"), True),
     ],
 )
-def test_a_refusal_of_s3_is_raised_as_its_kind(error, passes):
+def test_a_refusal_by_s3_is_raised_as_the_right_kind_of_error(error, passes):
     raised = s3_retry.named("s3://bucket/key", error)
     assert storage.may_pass(raised) is passes
     assert str(raised).startswith("s3://bucket/key")
 
 
-def test_a_refusal_is_retried_no_more_than_it_may_pass(monkeypatch):
+def test_only_failures_that_may_pass_are_retried(monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     calls = []
 

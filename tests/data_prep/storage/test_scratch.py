@@ -1,4 +1,4 @@
-"""Scratch folders go, those of killed processes too, and nothing else."""
+"""Scratch folders are removed, also those of killed processes, and nothing else."""
 
 import os
 import tempfile

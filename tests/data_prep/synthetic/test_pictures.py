@@ -1,4 +1,4 @@
-"""What is drawn: colours inside sRGB, siblings alike in grey and far apart in colour."""
+"""Pictures: colours inside sRGB; siblings equal in grey and distant in colour."""
 
 from itertools import combinations
 
@@ -27,7 +27,7 @@ def test_lab_agrees_with_an_independent_implementation():
 
 
 def test_halved_chroma_leaves_lightness_alone():
-    """Colour edges sharper than the planes can hold, decoded with bilinear chroma."""
+    """Colour edges sharper than the chroma planes can represent, decoded bilinearly."""
     rng = np.random.default_rng(0)
     L = np.kron(rng.uniform(45, 65, (16, 16)), np.ones((4, 4))).astype(np.float32)
     ab = np.empty((2, 64, 64), np.float32)
@@ -46,7 +46,7 @@ def test_halved_chroma_leaves_lightness_alone():
 @KINDS
 @pytest.mark.parametrize("turn", range(3))
 def test_every_colour_is_inside_srgb(kind, turn):
-    """At full chroma, at either end of the jitter, and in every sibling's colours."""
+    """At full chroma, at both ends of the jitter, in every sibling's colours."""
     size = len(kind.classes)
     first_siblings = {c.appearance: i for i, c in reversed(list(enumerate(kind.classes)))}
     for number in first_siblings.values():
@@ -62,7 +62,7 @@ def test_every_colour_is_inside_srgb(kind, turn):
 
 @KINDS
 @pytest.mark.parametrize("appearance", sorted(SCENES))
-def test_siblings_cannot_be_told_apart_after_decoding(kind, appearance):
+def test_siblings_are_indistinguishable_in_decoded_lightness(kind, appearance):
     """One scene in each class's colours: the decoded ``L`` differs by rounding, not by edges."""
     clip = next(c for c in PLANS[kind] if kind.by_name[c.class_name].appearance == appearance)
     _, L, regions = clips.picture(clip, kind, 0)
@@ -81,8 +81,8 @@ def test_siblings_cannot_be_told_apart_after_decoding(kind, appearance):
 
 
 @KINDS
-def test_siblings_have_equal_chroma_and_far_hues(kind):
-    """At least 58 degrees apart, where jitter deviates by 6.7."""
+def test_siblings_have_equal_chroma_and_distant_hues(kind):
+    """At least 58 degrees apart; the standard deviation of jitter is 6.7."""
     for own in kind.classes:
         for other in kind.siblings(own.name):
             if other == own:
@@ -103,7 +103,7 @@ def test_chroma_is_smooth_where_lightness_is_sharp():
 
 
 @KINDS
-def test_a_scene_knows_no_class(kind):
+def test_a_scene_does_not_depend_on_the_class(kind):
     first = PLANS[kind][0]
     L = clips.picture(first, kind, 0)[1]
     for other in kind.siblings(first.class_name):

@@ -1,4 +1,4 @@
-"""Who is in the world, and what it sounds like."""
+"""The plan of a world, and the sounds of its classes."""
 
 from collections import Counter
 
@@ -25,7 +25,7 @@ def test_the_demo_world_is_large_enough_and_balanced():
 
 @KINDS
 @pytest.mark.parametrize("clips", [1, 7, 8, 20, 100])
-def test_siblings_are_never_more_than_one_apart(kind, clips):
+def test_siblings_differ_in_number_by_at_most_one(kind, clips):
     counts = Counter(c.class_name for c in plan_world(kind, clips, 0))
     for own in kind.classes:
         frequencies = [counts[c.name] for c in kind.siblings(own.name)]
@@ -33,7 +33,7 @@ def test_siblings_are_never_more_than_one_apart(kind, clips):
 
 
 @KINDS
-def test_every_scene_has_as_many_siblings_and_every_sound_is_one_class(kind):
+def test_every_scene_has_equally_many_siblings_and_every_class_its_own_sound(kind):
     assert Counter(c.appearance for c in kind.classes) == dict.fromkeys(
         SCENES, len(kind.classes) // len(SCENES)
     )
@@ -47,7 +47,7 @@ def test_keys_and_videos_are_unique():
     assert len({c.key for c in PLAN}) == len({c.youtube_id for c in PLAN}) == len(PLAN)
 
 
-def test_a_clip_depends_on_no_other():
+def test_a_clip_does_not_depend_on_others():
     assert plan_world(PLAIN, 10, 7) == PLAN[:10]
 
 
@@ -80,8 +80,8 @@ def test_sounds_are_usable_and_vary(name):
     assert np.abs(np.corrcoef(first, second)[0, 1]) < 0.5
 
 
-def test_the_noise_has_the_strength_that_is_asked_for(monkeypatch):
-    """A tone stays where it is in the spectrum, so what else there is must be the noise."""
+def test_the_noise_has_the_requested_level(monkeypatch):
+    """A tone occupies one bin of the spectrum; everything else is noise."""
     tone = np.sin(2 * np.pi * 1000 * np.arange(sounds.SAMPLES) / sounds.SAMPLE_RATE_HZ)
     monkeypatch.setitem(sounds.SOUNDS, "tone", lambda rng: tone)
     for snr_db in (5, 20):
@@ -92,11 +92,11 @@ def test_the_noise_has_the_strength_that_is_asked_for(monkeypatch):
 
 
 @KINDS
-def test_sounds_are_told_apart(kind):
-    """A linear classifier on the course of a spectrum: the sound says what the grey does not."""
+def test_sounds_are_distinguishable(kind):
+    """A linear classifier on statistics of the spectrum recognizes the class."""
 
-    def course(name, k):
-        """Mean, deviation and peaks of the logarithm of 40 bands, whatever the loudness."""
+    def features(name, k):
+        """Mean, deviation and peaks of 40 logarithmic bands, relative to the loudness."""
         rng = np.random.default_rng([k])
         waveform = sounds.synthesize_sound(name, rng, kind.snr_db)
         power = np.abs(np.fft.rfft(waveform[:63_488].reshape(62, 1024) * np.hanning(1024))) ** 2
@@ -106,7 +106,7 @@ def test_sounds_are_told_apart(kind):
         peaks = np.quantile(bands, 0.95, axis=0) - loudness
         return np.concatenate([bands.mean(0) - loudness, bands.std(0), peaks])
 
-    heard = np.array([[course(c.sound, k) for k in range(10)] for c in kind.classes])
+    heard = np.array([[features(c.sound, k) for k in range(10)] for c in kind.classes])
     learn, test = heard[:, :6], heard[:, 6:]
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
     names = np.arange(len(kind.classes))

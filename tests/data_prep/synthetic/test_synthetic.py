@@ -1,4 +1,4 @@
-"""The synthetic world as files: the same each time, whole or not at all."""
+"""The synthetic world as files: reproducible and published atomically."""
 
 import csv
 import hashlib
@@ -15,10 +15,10 @@ from skimage.color import rgb2lab
 from data_prep.synthetic import HARD, PLAIN, publish, synthesize
 
 CLIPS = 10
-"""Every class once to train, and two siblings once to test."""
+"""One training clip of every class, and one test clip of each of two siblings."""
 
 PINNED_CLIP = ("EDJ0bn4zOKY_000142", "blue_sea", "autumn_tree")
-"""Key, class and class heard of the first clip of that world."""
+"""Key, class and class of the sound of the first clip of that world."""
 PINNED_COLOR = (51.6, -1.6, -24.6)
 """The mean Lab colour of a grid of pixels of its frame at one second."""
 
@@ -39,14 +39,14 @@ def _digests(folder):
 
 
 def _middle(path):
-    """The frame at one second as sRGB [h w 3], decoded as any player would."""
+    """The frame at one second as sRGB [h w 3], decoded as by any player."""
     with av.open(path) as container:
         frames = list(container.decode(video=0))
     assert len(frames) == 20
     return next(f for f in frames if f.time == 1.0).to_ndarray(format="rgb24")
 
 
-def test_same_bytes_whatever_the_workers(made, tmp_path):
+def test_bytes_do_not_depend_on_the_number_of_workers(made, tmp_path):
     again = synthesize(tmp_path / "again", CLIPS, seed=3, workers=1)
     assert _digests(again.folder) == _digests(made.folder)
 
@@ -56,8 +56,8 @@ def test_another_seed_is_another_world(made, tmp_path):
     assert not set(_digests(other.folder)) & {f for f in _digests(made.folder) if "clips" in f}
 
 
-def test_the_plain_world_stays_as_it_was(made):
-    """What a decoder sees of a world that others may hold; bytes also follow from the encoders."""
+def test_the_plain_world_is_unchanged(made):
+    """Compares decoded content, since the bytes also depend on the encoders' versions."""
     row = pq.read_table(made.truth).to_pylist()[0]
     assert pq.read_schema(made.truth).metadata == {b"version": b"1", b"clips": b"10", b"seed": b"3"}
     assert (row["key"], row["class"], row["sound_class"]) == PINNED_CLIP
@@ -66,7 +66,7 @@ def test_the_plain_world_stays_as_it_was(made):
 
 
 def test_a_hard_world_has_four_colours_for_each_test_scene(tmp_path, made):
-    """Seventeen clips: the last is the first class's test clip."""
+    """Of seventeen clips, the last is the first class's test clip."""
     hard = synthesize(tmp_path / "hard", 17, seed=3, workers=1, kind=HARD)
     row = pq.read_table(hard.truth).to_pylist()[16]
     assert (row["split"], row["class"]) == ("test", "blue_sea")
@@ -84,7 +84,7 @@ def test_a_hard_world_has_four_colours_for_each_test_scene(tmp_path, made):
     assert synthesize(hard.folder, 17, seed=3, kind=HARD).reused
 
 
-def test_annotations_are_those_of_vggsound(made, truth):
+def test_annotations_are_in_vggsounds_format(made, truth):
     with made.annotations.open(newline="") as file:
         rows = list(csv.reader(file))
     assert len(rows) == CLIPS
@@ -183,7 +183,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("clips", "seed"), [(0, 0), (-3, 0), (4, -1)])
-def test_nonsense_is_refused(tmp_path, clips, seed):
+def test_arguments_out_of_range_are_refused(tmp_path, clips, seed):
     with pytest.raises(ValueError, match="must"):
         synthesize(tmp_path / "world", clips, seed)
     assert list(tmp_path.iterdir()) == []
