@@ -55,24 +55,10 @@ def publish_manifest(
         for left in catalog.excluded
     ]
     _enforce_budget(_counts(rows), settings.max_rejected_share)
-    (shard_count,) = {record.shard_count for record in built}
     rows = sorted(rows + left_out, key=lambda pair: pair[0].key)
     index = encode_index(_columns(rows))
-    index_sha256 = hashlib.sha256(index).hexdigest()
-    index_name = f"index-{index_sha256[:12]}.parquet"
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        settings={"media": asdict(settings.media), "filters": asdict(settings.filters)},
-        shard_count=shard_count,
-        shards=tuple(record.entry for record in built if record.entry is not None),
-        index=IndexEntry(name=index_name, sha256=index_sha256, rows=len(rows)),
-        counts=_counts(rows),
-        leaks=tuple(
-            LeakedVideo(youtube_id=leak.youtube_id, splits=leak.splits) for leak in catalog.leaks
-        ),
-        versions=records.versions() | {"pyarrow": importlib.metadata.version("pyarrow")},
-    )
-    index_place = storage.join(out, index_name)
+    manifest = _manifest(catalog, built, settings, rows, index)
+    index_place = storage.join(out, manifest.index.name)
     if manifest.to_bytes() != expected or storage.size_of(index_place) != len(index):
         storage.write_bytes(index_place, index)
         _commit(manifest, out, expected)
@@ -85,6 +71,29 @@ def read_manifest_bytes(out: str) -> bytes | None:
         return storage.read_bytes(storage.join(out, MANIFEST_NAME))
     except FileNotFoundError:
         return None
+
+
+def _manifest(
+    catalog: Catalog,
+    built: Sequence[ShardRecord],
+    settings: BuildSettings,
+    rows: Sequence[tuple[Clip, ClipRow]],
+    index: bytes,
+) -> Manifest:
+    (shard_count,) = {record.shard_count for record in built}
+    sha256 = hashlib.sha256(index).hexdigest()
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        settings={"media": asdict(settings.media), "filters": asdict(settings.filters)},
+        shard_count=shard_count,
+        shards=tuple(record.entry for record in built if record.entry is not None),
+        index=IndexEntry(name=f"index-{sha256[:12]}.parquet", sha256=sha256, rows=len(rows)),
+        counts=_counts(rows),
+        leaks=tuple(
+            LeakedVideo(youtube_id=leak.youtube_id, splits=leak.splits) for leak in catalog.leaks
+        ),
+        versions=records.versions() | {"pyarrow": importlib.metadata.version("pyarrow")},
+    )
 
 
 def _columns(rows: Sequence[tuple[Clip, ClipRow]]) -> dict[str, list[object]]:

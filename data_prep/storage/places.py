@@ -51,16 +51,18 @@ class StoredFile:
 
     @property
     def stamp(self) -> str:
-        """Tells whether the file is still the one that was read, without reading it."""
+        """Size and time, which show without reading whether the file has changed."""
         return f"{self.size}:{self.mtime_ns}"
 
 
 def filesystem(place: str) -> tuple[Any, str]:
-    """``pyarrow.fs.FileSystem`` of a place, and the path on it, for libraries that want one.
+    """``pyarrow.fs.FileSystem`` of a place, and the path on it, for libraries that need one.
 
     Its reads from S3 do not notice an answer that is shorter than the object; those below do.
-    Raises ValueError for an unknown scheme, an S3 URI without a bucket, with credentials or with an
-    unknown query key.
+
+    Raises:
+        ValueError: an unknown scheme, or an S3 URI without a bucket, with credentials or with an
+            unknown query key.
     """
     if is_local(place):
         return arrow_fs.LocalFileSystem(), str(local_path(place).absolute())
@@ -68,14 +70,14 @@ def filesystem(place: str) -> tuple[Any, str]:
 
 
 def exists(place: str) -> bool:
-    """Whether a file or a folder lies there."""
+    """Whether there is a file or a folder."""
     if is_local(place):
         return local_path(place).exists()
     return size_of(place) is not None or s3.is_folder(place)
 
 
 def size_of(place: str) -> int | None:
-    """Bytes of the file that lies there; None where none does."""
+    """Size of the file in bytes; None if there is no file."""
     if not is_local(place):
         return s3.size_of(require_s3(place))
     path = local_path(place)
@@ -83,9 +85,10 @@ def size_of(place: str) -> int | None:
 
 
 def list_files(place: str) -> list[StoredFile]:
-    """Every file below a folder, sorted by name, without hidden ones (a part starts with ``.``).
+    """Every file below a folder, sorted by name; hidden files and folders are skipped.
 
-    Raises FileNotFoundError where there is no such folder.
+    Raises:
+        FileNotFoundError: there is no such folder.
     """
     system, root = filesystem(place)
     if is_local(place) and not local_path(place).is_dir():
@@ -107,7 +110,11 @@ def list_files(place: str) -> list[StoredFile]:
 
 
 def read_bytes(place: str) -> bytes:
-    """The whole file. Raises FileNotFoundError where none lies there."""
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: there is no file.
+    """
     if is_local(place):
         with _named(place):
             return local_path(place).read_bytes()
@@ -115,7 +122,12 @@ def read_bytes(place: str) -> bytes:
 
 
 def read_range(place: str, offset: int, length: int) -> bytes:
-    """``length`` bytes from ``offset``; fewer mean a damaged file: ValueError."""
+    """``length`` bytes from ``offset``.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        ValueError: the file is too short, and thus damaged.
+    """
     if is_local(place):
         with _named(place), local_path(place).open("rb") as file:
             content = os.pread(file.fileno(), length, offset)
@@ -129,7 +141,7 @@ def read_range(place: str, offset: int, length: int) -> bytes:
 
 
 def write_bytes(place: str, content: bytes) -> None:
-    """Writes a file so that its name only ever holds the old or the new content."""
+    """Writes a file atomically: readers see the old or the new content."""
     if is_local(place):
         _replace(local_path(place), lambda part: part.write_bytes(content))
     else:
@@ -137,10 +149,13 @@ def write_bytes(place: str, content: bytes) -> None:
 
 
 def write_if_unchanged(place: str, content: bytes, expected: bytes | None) -> None:
-    """Writes where ``expected`` (None: nothing) still lies; does nothing where ``content`` does.
+    """Replaces ``expected`` (None: no file) by ``content``; does nothing if that is there already.
 
-    Raises ConflictError where anything else lies. Of several who write at once exactly one
-    succeeds; for stores that ignore conditions see ``s3.write_if_unchanged``.
+    Of several simultaneous writers exactly one succeeds; for stores that ignore conditions see
+    ``s3.write_if_unchanged``.
+
+    Raises:
+        ConflictError: the file has any other content.
     """
     if not is_local(place):
         s3.write_if_unchanged(require_s3(place), content, expected)
@@ -148,18 +163,19 @@ def write_if_unchanged(place: str, content: bytes, expected: bytes | None) -> No
     final = local_path(place)
     final.parent.mkdir(parents=True, exist_ok=True)
     with _locked(final):
-        standing = final.read_bytes() if final.exists() else None
-        if standing == content:
+        current = final.read_bytes() if final.exists() else None
+        if current == content:
             return
-        if standing != expected:
+        if current != expected:
             raise ConflictError(f"{place} was changed by somebody else meanwhile; run again")
         _replace(final, lambda part: part.write_bytes(content))
 
 
 def publish(local_file: Path, place: str) -> None:
-    """Copies a finished local file to its final name, whole or not at all.
+    """Copies a finished local file to its final name atomically.
 
-    Raises OSError where what arrived differs from what was sent; it is removed then.
+    Raises:
+        OSError: what arrived differs from what was sent, and was removed.
     """
     if is_local(place):
         _replace(local_path(place), lambda part: shutil.copyfile(local_file, part))
@@ -168,7 +184,7 @@ def publish(local_file: Path, place: str) -> None:
 
 
 def delete(place: str) -> None:
-    """Deletes a file; nothing happens where none lies."""
+    """Deletes a file, if there is one."""
     if is_local(place):
         local_path(place).unlink(missing_ok=True)
     else:
@@ -176,9 +192,9 @@ def delete(place: str) -> None:
 
 
 def sweep_parts(place: str, older_than_s: float) -> int:
-    """Removes what killed processes left unfinished below a folder; says how many files.
+    """Removes unfinished files of killed processes below a folder and returns their number.
 
-    Choose more seconds than the longest write takes: a younger part may still be at work.
+    ``older_than_s`` must exceed the time of the longest write: newer parts may still be written.
     """
     if not is_local(place):
         return s3.sweep_uploads(require_s3(place), older_than_s)
@@ -186,7 +202,7 @@ def sweep_parts(place: str, older_than_s: float) -> int:
     parts = (path for path in local_path(place).rglob(".*.part") if _PART.fullmatch(path.name))
     removed = 0
     for path in parts:
-        with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+        with contextlib.suppress(FileNotFoundError):  # finished in the meantime
             if path.stat().st_mtime < before:
                 path.unlink()
                 removed += 1
@@ -194,7 +210,7 @@ def sweep_parts(place: str, older_than_s: float) -> int:
 
 
 def delete_folder(place: str, first: str) -> None:
-    """Deletes every file below a folder, the one that is called ``first`` before the others."""
+    """Deletes every file below a folder, starting with the one named ``first``."""
     for file in sorted(list_files(place), key=lambda file: file.name != first):
         delete(file.uri)
     if is_local(place):
@@ -224,7 +240,7 @@ def _named(place: str) -> Generator[None, None, None]:
 
 
 def _replace(final: Path, write: Callable[[Path], object]) -> None:
-    """Writes beside the final name, then takes its place."""
+    """Writes a temporary file in the same folder and renames it."""
     final.parent.mkdir(parents=True, exist_ok=True)
     part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.part")
     try:
@@ -244,13 +260,13 @@ def _replace(final: Path, write: Callable[[Path], object]) -> None:
 
 @contextlib.contextmanager
 def _locked(final: Path) -> Generator[None, None, None]:
-    """Keeps others on this file system out; ends with the process, however that ends."""
+    """Holds an exclusive lock on this file system, which also ends with the process."""
     lock = final.with_name(f".{final.name}.lock")
     while True:
         with lock.open("wb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             if not _is_at(held.fileno(), lock):
-                continue  # the one before us removed the file that we waited for
+                continue  # the previous holder removed the file that we waited for
             try:
                 yield
             finally:
