@@ -46,7 +46,7 @@ from data_prep.shards.plan import BuildSettings
 from workflows.artifacts import run_folder
 from workflows.artifacts.samples import open_samples
 from workflows.cluster import session, train_driver
-from workflows.cluster.workers import Workers
+from workflows.cluster.worker_range import Workers
 from workflows.training import local
 from workflows.training.job import Job
 

@@ -20,7 +20,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from fault_injection.tiny import TINY
+from fault_injection.tiny_recipe import TINY
 
 MOMENTS = ("start", "step", "save", "upload", "commit")
 STAGES = (1, 2, 3)
@@ -174,7 +174,7 @@ class Trainings:
     def __init__(self, shards: str, folder: str, environment: Mapping[str, str]) -> None:
         self._shards, self._folder, self._environment = shards, folder, dict(environment)
         self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload(["fault_injection.train_kills_preload"])
+        self._processes.set_forkserver_preload(["fault_injection.forkserver_preload"])
         _start_server()
         self.whole = f"{folder}/undisturbed"
         assert self._train(self.whole, STAGES, None) == 0, "the undisturbed run fails"

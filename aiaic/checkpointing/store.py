@@ -27,8 +27,8 @@ _PERMANENT = (
 )
 """Failures that no retry fixes. A full disk is not among them: space may be freed.
 
-The same kinds as ``data_prep.storage.retry.PERMANENT``, which this package must not import; a test
-of ``workflows`` keeps the two equal."""
+The same kinds as ``data_prep.storage.permanent_errors.PERMANENT``, which this package must not
+import; a test of ``workflows`` keeps the two equal."""
 
 
 @runtime_checkable

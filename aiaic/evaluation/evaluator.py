@@ -5,8 +5,8 @@ semantics of each condition and scores the results; pictures are never held for 
 Chunks may be computed by any number of processes: their results are joined in order, so the result
 depends neither on the number of processes nor on their speed.
 
-:mod:`~aiaic.evaluation.conditions` chooses the sounds, :mod:`~aiaic.evaluation.assignment` looks up
-their semantics, :mod:`~aiaic.evaluation.scorer` colorizes and scores.
+:mod:`~aiaic.evaluation.conditions` chooses the sounds, :mod:`~aiaic.evaluation.sound_assignment`
+looks up their semantics, :mod:`~aiaic.evaluation.scorer` colorizes and scores.
 """
 
 import dataclasses
@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from aiaic.evaluation import encoding, scores
-from aiaic.evaluation.assignment import Assigner, Assignment
 from aiaic.evaluation.conditions import GroundTruth, Sounds, choose
 from aiaic.evaluation.encoding import Semantics
 from aiaic.evaluation.perceptual import Features
 from aiaic.evaluation.scorer import Scored, Scorer
 from aiaic.evaluation.scores import Scores
+from aiaic.evaluation.sound_assignment import Assigner, Assignment
 from aiaic.loading.batch import Batch
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from aiaic.audio import to_float
 from aiaic.color import AB_SCALE, join, rgb_to_lab
-from aiaic.evaluation.assignment import Assignment
 from aiaic.evaluation.conditions import (
     IMAGE,
     MATCHED,
@@ -34,6 +33,7 @@ from aiaic.evaluation.scores import (
     score,
     score_bound,
 )
+from aiaic.evaluation.sound_assignment import Assignment
 from aiaic.loading.batch import Batch
 from aiaic.loading.decoding import crop
 from aiaic.networks.model import Model

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 
-from data_prep.media.channel import Channel
+from data_prep.media.worker_channel import Channel
 
 
 def main(descriptor: int) -> None:

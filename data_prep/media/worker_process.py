@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep.media.channel import Channel
+from data_prep.media.worker_channel import Channel
 
 _START_S = 120.0  # a busy machine may take long
 _END_S = 5.0

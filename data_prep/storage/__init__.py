@@ -1,13 +1,6 @@
 """Places: one way to paths, ``file://`` and ``s3://``, with atomic publication."""
 
-from data_prep.storage.addresses import (
-    absolute,
-    is_local,
-    join,
-    local_path,
-    name_of,
-    parent_of,
-)
+from data_prep.storage.permanent_errors import may_pass
 from data_prep.storage.places import (
     ConflictError,
     StoredFile,
@@ -26,7 +19,14 @@ from data_prep.storage.places import (
     write_bytes,
     write_if_unchanged,
 )
-from data_prep.storage.retry import may_pass
+from data_prep.storage.uri import (
+    absolute,
+    is_local,
+    join,
+    local_path,
+    name_of,
+    parent_of,
+)
 
 __all__ = [
     "ConflictError",

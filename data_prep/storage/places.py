@@ -30,8 +30,8 @@ from typing import Any, cast
 from pyarrow import fs as arrow_fs
 
 from data_prep.storage import s3
-from data_prep.storage.addresses import is_local, join, local_path, require_s3
 from data_prep.storage.s3 import ConflictError
+from data_prep.storage.uri import is_local, join, local_path, require_s3
 
 _PART = re.compile(r"\..+\.[0-9a-f]{12}\.part")
 

@@ -20,7 +20,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 from pyarrow import fs as arrow_fs
 
-from data_prep.storage.retry import PERMANENT
+from data_prep.storage.permanent_errors import PERMANENT
 from data_prep.storage.s3_retry import retried
 
 CONNECT_S = 10.0

@@ -10,7 +10,7 @@ import pytest
 from data_prep import catalog
 from data_prep.media.sample import MediaSettings
 from data_prep.shards import build
-from fault_injection.tiny import TINY
+from fault_injection.tiny_recipe import TINY
 
 SETTINGS = (
     *TINY,

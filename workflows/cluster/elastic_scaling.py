@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ray.train import ScalingConfig
 
 from workflows.cluster import ray_internals, session
-from workflows.cluster.workers import Workers
+from workflows.cluster.worker_range import Workers
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import ray
 from ray.exceptions import ActorUnschedulableError, OutOfMemoryError, RayActorError
 from ray.util import ActorPool
 
-from aiaic.evaluation.assignment import Assignment
 from aiaic.evaluation.encoding import Semantics
 from aiaic.evaluation.scorer import Scored
+from aiaic.evaluation.sound_assignment import Assignment
 from workflows.cluster import session
 from workflows.evaluation.job import EvaluationJob
 from workflows.evaluation.worker import EvaluationWorker

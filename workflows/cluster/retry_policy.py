@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from ray.exceptions import RayActorError, RayTaskError
 from ray.train import ControllerError, PreemptionError, WorkerGroupError
 
-from data_prep.storage.retry import PERMANENT
+from data_prep.storage.permanent_errors import PERMANENT
 from workflows.cluster import ray_internals
 
 log = logging.getLogger(__name__)

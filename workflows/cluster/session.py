@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from workflows.cluster import environment, ray_internals
-from workflows.cluster.workers import Workers
+from workflows.cluster.worker_range import Workers
 
 log = logging.getLogger(__name__)
 

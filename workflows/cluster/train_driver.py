@@ -35,7 +35,7 @@ from workflows.cluster import environment, ray_internals, session, train_worker
 from workflows.cluster.control_channel import ControlChannel, Listener
 from workflows.cluster.elastic_scaling import ElasticScaling
 from workflows.cluster.retry_policy import RetryPolicy
-from workflows.cluster.workers import Workers
+from workflows.cluster.worker_range import Workers
 from workflows.training.job import Job, OnProgress
 from workflows.training.signals import StoppedError
 

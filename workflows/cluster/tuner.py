@@ -32,7 +32,7 @@ from workflows.cluster import environment, ray_internals, session
 from workflows.cluster.retry_policy import is_user_error
 from workflows.training import local
 from workflows.training.job import Job
-from workflows.tuning import sampler
+from workflows.tuning import draws
 from workflows.tuning.search import OBJECTIVE, Search, trial_recipe
 from workflows.tuning.search_space import Space
 from workflows.tuning.trial_queue import TrialQueue
@@ -71,7 +71,7 @@ def run_trials(
         wanted=search.trials,
         steps=recipe.stage3.steps,
         objective=OBJECTIVE,
-        draw=lambda index, others: sampler.draw(
+        draw=lambda index, others: draws.draw(
             search.search, space, search.seed, index, others, OBJECTIVE
         ),
     )

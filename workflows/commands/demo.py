@@ -15,7 +15,7 @@ from data_prep.shards.plan import BuildSettings
 from data_prep.synthetic import World
 from workflows.artifacts import run_folder
 from workflows.cluster import session
-from workflows.cluster.workers import Workers
+from workflows.cluster.worker_range import Workers
 from workflows.commands import colorize, evaluate, prepare, train
 from workflows.options import Colorize, Demo, Evaluate, Outcome, flat
 from workflows.training.job import Job

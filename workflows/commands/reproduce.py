@@ -5,7 +5,7 @@ import logging
 from aiaic import recipes
 from data_prep import storage
 from workflows.cluster import session
-from workflows.cluster.workers import Workers
+from workflows.cluster.worker_range import Workers
 from workflows.commands import evaluate, prepare, train
 from workflows.options import Evaluate, Outcome, Prepare, Reproduce, Train, flat
 

@@ -9,8 +9,8 @@ nothing: the job continues.
 import logging
 import shlex
 
-from workflows.cluster import jobs
-from workflows.cluster.jobs import JobClient
+from workflows.cluster import job_submission
+from workflows.cluster.job_submission import JobClient
 from workflows.options import Outcome, Submit
 
 log = logging.getLogger(__name__)
@@ -20,9 +20,9 @@ def run(options: Submit) -> Outcome:
     """Carry out the command; its exit code is the job's."""
     if not options.command:
         raise ValueError("no command to run: 'aiaic submit -- COMMAND ...'")
-    runtime_env = jobs.runtime_env(options.working_dir)
-    client = JobClient.connect(jobs.resolve_address(options.address))
-    job = jobs.new_id()
+    runtime_env = job_submission.runtime_env(options.working_dir)
+    client = JobClient.connect(job_submission.resolve_address(options.address))
+    job = job_submission.new_id()
     try:
         client.submit(job, shlex.join(options.command), runtime_env)
         end = client.follow(job)

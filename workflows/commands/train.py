@@ -8,7 +8,7 @@ from data_prep import storage
 from workflows.artifacts import run_folder
 from workflows.artifacts.run_folder import StageResult
 from workflows.artifacts.samples import open_samples
-from workflows.cluster.workers import Workers
+from workflows.cluster.worker_range import Workers
 from workflows.options import Outcome, Train, flat
 from workflows.tracking.tracker import UNTRACKED, open_tracker, run_parameters
 from workflows.training import local, signals

@@ -12,7 +12,7 @@ from data_prep.shards import manifest
 from workflows.artifacts import run_folder
 from workflows.artifacts.samples import open_samples
 from workflows.cluster import session, tuner
-from workflows.cluster.workers import Workers
+from workflows.cluster.worker_range import Workers
 from workflows.commands import train
 from workflows.options import Outcome, Tune, flat
 from workflows.tracking.tracker import open_tracker

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from aiaic.evaluation.assignment import Assignment
 from aiaic.evaluation.encoding import Semantics
 from aiaic.evaluation.evaluator import Evaluator, InProcess
 from aiaic.evaluation.perceptual import Inception, Lpips, Perception
 from aiaic.evaluation.scorer import Prediction, Scored, Scorer
+from aiaic.evaluation.sound_assignment import Assignment
 from aiaic.networks.pretrained import SUFFIXES, State
 from data_prep import storage
 from workflows.artifacts import pretrained_weights

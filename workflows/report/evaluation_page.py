@@ -70,7 +70,7 @@ def render(
     environment = templating.environment()
     environment.filters |= {"cell": _cell, "metric": _metric, "name": _name, "spaced": _spaced}
     intervals = result.get("intervals", {})
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("evaluation.html.j2").render(
         result=result,
         rows=[_row(example) for example in rows],
         has_siblings=bool(result["bounds"]),

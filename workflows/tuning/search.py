@@ -9,7 +9,7 @@ from typing import Any
 from aiaic import config, recipes
 from aiaic.training.recipe import Recipe
 from data_prep import storage
-from workflows.tuning.sampler import Method
+from workflows.tuning.draws import Method
 from workflows.tuning.trials import Trial
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import pytest
 
 from workflows.cluster import elastic_scaling
 from workflows.cluster.elastic_scaling import ElasticScaling
-from workflows.cluster.workers import Workers
+from workflows.cluster.worker_range import Workers
 
 
 class Demand:

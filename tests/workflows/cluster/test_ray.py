@@ -19,7 +19,7 @@ from workflows import cli
 from workflows.artifacts import run_folder
 from workflows.artifacts.samples import open_samples
 from workflows.cluster import train_driver
-from workflows.cluster.workers import Workers
+from workflows.cluster.worker_range import Workers
 from workflows.commands import evaluate
 from workflows.commands.prepare import prepare
 from workflows.options import Evaluate

@@ -6,7 +6,7 @@ import tempfile
 import pytest
 
 from workflows.cluster import session
-from workflows.cluster.workers import Workers
+from workflows.cluster.worker_range import Workers
 
 
 def test_gpus_that_will_never_be_added_are_not_waited_for(

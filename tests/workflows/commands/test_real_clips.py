@@ -11,7 +11,7 @@ from PIL import Image
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1200)]
 
-STEPS = ("sampling.batch_size=2", "stage1.steps=20", "stage2.steps=20", "stage3.steps=20")
+STEPS = ("sampling.batch_size=2", "stage1.steps=4", "stage2.steps=4", "stage3.steps=4")
 
 
 def aiaic(*arguments: str | Path, cwd: Path) -> dict:
@@ -34,7 +34,7 @@ def test_clips_become_a_report_and_a_checkpoint_that_colours_photographs(shared,
     )  # fmt: skip
     assert (made["prepare"]["written"], made["prepare"]["rejected"]) == (8, {})
     aiaic("verify", "--shards", tmp_path / "shards", cwd=tmp_path)
-    assert [made["train"]["stages"][stage]["steps"] for stage in "123"] == [20, 20, 20]
+    assert [made["train"]["stages"][stage]["steps"] for stage in "123"] == [4, 4, 4]
     assert made["evaluate"]["conditions"]["matched"]["n"] == 8
     assert (tmp_path / "run/evaluation/report.html").is_file()
 

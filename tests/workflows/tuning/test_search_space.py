@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aiaic import config, recipes
-from workflows.tuning import sampler, search_space
+from workflows.tuning import draws, search_space
 from workflows.tuning.search_space import Choices, Range
 
 
@@ -17,7 +17,7 @@ def compact() -> Any:
 
 def test_the_default_space_is_made_of_settings_that_keep_the_architecture(compact: Any) -> None:
     space = search_space.parse(search_space.DEFAULT, compact)
-    drawn = sampler.draw("random", space, 0, 0, [], "score")
+    drawn = draws.draw("random", space, 0, 0, [], "score")
     changed = config.override(compact, drawn)
     assert changed.model.architecture() == compact.model.architecture()
     assert changed.stage1 == compact.stage1

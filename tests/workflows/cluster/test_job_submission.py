@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 from ray.job_submission import JobStatus
 
-from workflows.cluster import jobs
-from workflows.cluster.jobs import JobClient
+from workflows.cluster import job_submission
+from workflows.cluster.job_submission import JobClient
 
 
 def test_which_address_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # a cluster to join, no dashboard
-    assert jobs.resolve_address(None) == jobs.DEFAULT_ADDRESS
+    assert job_submission.resolve_address(None) == job_submission.DEFAULT_ADDRESS
     monkeypatch.setenv("RAY_ADDRESS", "http://joined:8265/")
-    assert jobs.resolve_address(None) == "http://joined:8265"
+    assert job_submission.resolve_address(None) == "http://joined:8265"
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://variable")
-    assert jobs.resolve_address(None) == "https://variable"
-    assert jobs.resolve_address("given:8265") == "http://given:8265"
+    assert job_submission.resolve_address(None) == "https://variable"
+    assert job_submission.resolve_address("given:8265") == "http://given:8265"
 
 
 class Flaky:
@@ -49,7 +49,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(seconds: float) -> None:
         paused.append(seconds)
 
-    monkeypatch.setattr(jobs.asyncio, "sleep", sleep)
+    monkeypatch.setattr(job_submission.asyncio, "sleep", sleep)
     return paused
 
 
@@ -77,8 +77,8 @@ def test_no_failure_is_exit_code_0(driver: int | None, code: int, message: str) 
     details: Any = SimpleNamespace(
         status=JobStatus.FAILED, driver_exit_code=driver, message="no such command\nmore"
     )
-    expected = jobs.JobEnd(status="FAILED", exit_code=code, message=message)
-    assert jobs._end(details) == expected
+    expected = job_submission.JobEnd(status="FAILED", exit_code=code, message=message)
+    assert job_submission._end(details) == expected
 
 
 class Stopping:
@@ -100,7 +100,7 @@ class Stopping:
 def test_a_stop_waits_while_the_job_saves(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(jobs.time, "sleep", lambda _: None)
+    monkeypatch.setattr(job_submission.time, "sleep", lambda _: None)
     client: Any = Stopping(polls=50)
     JobClient(client, "http://h:1").stop("job")
     assert client.polls == 0
@@ -110,8 +110,8 @@ def test_a_stop_waits_while_the_job_saves(
 def test_a_job_that_does_not_stop_is_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(jobs, "_SAVED_WITHIN_S", 0)
-    monkeypatch.setattr(jobs, "_STOPPED_WITHIN_S", 0.01)
+    monkeypatch.setattr(job_submission, "_SAVED_WITHIN_S", 0)
+    monkeypatch.setattr(job_submission, "_STOPPED_WITHIN_S", 0.01)
     client: Any = Stopping(polls=1 << 30)
     JobClient(client, "http://h:1").stop("job")
     assert "job has not stopped yet" in caplog.text

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from workflows.tuning import sampler
-from workflows.tuning.sampler import Method
+from workflows.tuning import draws
+from workflows.tuning.draws import Method
 from workflows.tuning.search_space import Choices, Range, Space
 from workflows.tuning.trials import Trial
 
@@ -21,7 +21,7 @@ SPACE: Space = {
 
 
 def draw(method: Method, index: int, trials: list[Trial], seed: int = 0) -> dict[str, Any]:
-    return sampler.draw(method, SPACE, seed, index, trials, "score")
+    return draws.draw(method, SPACE, seed, index, trials, "score")
 
 
 def search(method: Method, count: int) -> list[Trial]:

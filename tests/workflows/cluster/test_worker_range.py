@@ -2,7 +2,7 @@
 
 import pytest
 
-from workflows.cluster.workers import Workers
+from workflows.cluster.worker_range import Workers
 
 
 @pytest.mark.parametrize(
