@@ -27,13 +27,13 @@ test: $(ready) ## the whole fast test suite: both halves, even if the first fail
 	@$(MAKE) --no-print-directory --keep-going --jobs=1 fast ray
 
 fast: $(ready) ## its tests that run side by side
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not ray and not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 -m "not ray and not slow and not gpu"
 
 ray: $(ready) ## its tests that start Ray, which need the machine to themselves
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "ray and not slow and not gpu"
 
 slow: $(ready) ## the slow suites
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --durations=12
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow --durations=12
 
 lint: $(ready) ## style and format
 	$(BIN)/ruff check .
