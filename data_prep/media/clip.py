@@ -22,7 +22,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from data_prep.media import frames, pictures, quality
-from data_prep.media.container import AnyPacket, open_media
+from data_prep.media.container import MATROSKA, AnyPacket, declared_length_s, open_media
 from data_prep.media.frames import Window
 from data_prep.media.sample import (
     Excerpt,
@@ -200,11 +200,11 @@ def _reject_truncated(
     container: InputContainer, packets: dict[int, list[AnyPacket]], origin_s: float
 ) -> None:
     """Rejects a truncated Matroska file: unlike MP4, its streams do not declare their length."""
-    if container.format.name != "matroska,webm" or not container.duration:
+    declared_s = declared_length_s(container)
+    if container.format.name != MATROSKA or declared_s is None:
         return
     if len(packets) < len(container.streams) or not all(packets.values()):
         return  # a stream that is not read may be the longest
-    declared_s = container.duration / av.time_base
     end_s = max(
         float(((p.pts or 0) + (p.duration or 0)) * (p.time_base or 0)) - origin_s
         for p in chain.from_iterable(packets.values())
@@ -221,15 +221,13 @@ def _pictures(
     settings: MediaSettings,
 ) -> _Pictures:
     targets = frames.find_targets(packets, video, origin_s, window, settings)
-    outer = (
-        frames.outer_key_frames(packets, video, origin_s, window) if settings.measure_motion else []
-    )
+    outer = frames.outer_frames(packets, video, origin_s, window) if settings.measure_motion else []
     decoded = frames.decode(packets, video, [*targets, *outer])
     images, crop = pictures.upright_images([decoded[t.pts] for t in targets], video, settings)
     motion = None
     if settings.measure_motion:
         thumbnails = [pictures.motion_thumbnail(frame) for frame in decoded.values()]
-        motion = round(quality.motion(thumbnails), 3)
+        motion = quality.motion(thumbnails)
     return _Pictures(
         images=images,
         requested_s=[target.requested_s for target in targets],

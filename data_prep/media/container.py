@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 else:  # the class takes no type parameter at run time
     AnyPacket = Packet
 
+MATROSKA = "matroska,webm"
+"""Name of the demuxer."""
 VIDEO_DEMUXERS = "mov,matroska"
 SOUND_DEMUXERS = VIDEO_DEMUXERS + ",wav,flac,ogg,mp3,aac,aiff"
 VIDEO_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
@@ -49,3 +51,14 @@ def open_media(content: bytes | BinaryIO, demuxers: str = VIDEO_DEMUXERS) -> Inp
         metadata_errors="replace",
         buffer_size=_READ_BYTES,
     )
+
+
+def declared_length_s(container: InputContainer) -> float | None:
+    """The length of a file according to its header, in seconds from its first timestamp.
+
+    None if the header has none. Matroska declares the end on its clock, which need not start at 0.
+    """
+    if not container.duration:
+        return None
+    counted_from = (container.start_time or 0) if container.format.name == MATROSKA else 0
+    return (container.duration - counted_from) / av.time_base

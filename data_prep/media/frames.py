@@ -20,7 +20,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from data_prep.media.container import VIDEO_CODECS, AnyPacket
+from data_prep.media.container import VIDEO_CODECS, AnyPacket, declared_length_s
 from data_prep.media.sample import Excerpt, MediaSettings, RejectedError
 
 _PROBE_BYTES_PER_PIXEL = 6  # a little more than two frames take
@@ -70,7 +70,7 @@ def video_stream(container: InputContainer, settings: MediaSettings) -> VideoStr
         )
     if context.width * context.height > settings.max_pixels:
         raise RejectedError("too_large", f"frames of {context.width}x{context.height} pixels")
-    declared_s = (container.duration or 0) / av.time_base
+    declared_s = declared_length_s(container) or 0.0
     if declared_s > settings.max_s:
         raise RejectedError(
             "too_long", f"{declared_s:.1f} s; at most {settings.max_s:g} s are read"
@@ -144,22 +144,35 @@ def find_targets(
         shown_so_far = bisect.bisect_right(shown, (math.floor(wanted_pts), len(frames)))
         if not shown_so_far:
             raise RejectedError("no_picture", f"no frame at {requested_s:.2f} s")
-        pts, last = shown[shown_so_far - 1]
-        starts = [n for n in all_keys if n <= last and _pts(frames, n) <= pts]
-        if not starts:
+        target = _target(frames, all_keys, shown[shown_so_far - 1][1], requested_s)
+        if target is None:
             raise RejectedError("no_picture", f"no key frame before {requested_s:.2f} s")
-        targets.append(Target(requested_s=requested_s, pts=pts, first=starts[-1], last=last))
+        targets.append(target)
     return targets
 
 
-def outer_key_frames(
+def outer_frames(
     frames: Sequence[AnyPacket], video: VideoStream, origin_s: float, window: Window
 ) -> list[Target]:
-    """The first and the last key frame of the window: the cheapest way to detect a still video."""
-    times_s = {n: seconds(_pts(frames, n), video) - origin_s for n in _key_frames(frames)}
+    """Two frames of the window that are far apart, to detect a still video.
+
+    They are the first and the last key frame if there are two, because these are the cheapest to
+    decode; otherwise the first and the last frame. Fewer, if the window has fewer frames.
+    """
+    times_s = {
+        n: seconds(_pts(frames, n), video) - origin_s
+        for n, packet in enumerate(frames)
+        if packet.pts is not None and not packet.is_discard
+    }
     inside = [n for n, time_s in times_s.items() if window.start_s <= time_s < window.end_s]
-    ends = sorted({inside[0], inside[-1]}) if inside else []
-    return [_at_key_frame(frames, n, times_s[n]) for n in ends]
+    keys = [n for n in inside if frames[n].is_keyframe]
+    if len(keys) > 1:
+        return [_at_key_frame(frames, n, times_s[n]) for n in (keys[0], keys[-1])]
+    inside.sort(key=lambda n: times_s[n])
+    all_keys = _key_frames(frames, shown=False)
+    ends = sorted({*inside[:1], *inside[-1:]})
+    targets = (_target(frames, all_keys, n, times_s[n]) for n in ends)
+    return [target for target in targets if target is not None]
 
 
 def decode(
@@ -216,6 +229,17 @@ def _key_frames(frames: Sequence[AnyPacket], *, shown: bool = True) -> list[int]
         for n, p in enumerate(frames)
         if p.is_keyframe and p.pts is not None and not (shown and p.is_discard)
     ]
+
+
+def _target(
+    frames: Sequence[AnyPacket], keys: Sequence[int], number: int, requested_s: float
+) -> Target | None:
+    """The frame in a packet; None if there is no key frame that it can depend on."""
+    pts = _pts(frames, number)
+    starts = [n for n in keys if n <= number and _pts(frames, n) <= pts]
+    if not starts:
+        return None
+    return Target(requested_s=requested_s, pts=pts, first=starts[-1], last=number)
 
 
 def _at_key_frame(frames: Sequence[AnyPacket], number: int, requested_s: float) -> Target:

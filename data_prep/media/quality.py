@@ -79,11 +79,14 @@ def colorfulness(image: NDArray[np.uint8]) -> float:
     return spread + 0.3 * math.sqrt(rg_mean**2 + yb_mean**2 / 4)
 
 
-def motion(thumbnails: Sequence[NDArray[np.uint8]]) -> float:
-    """Largest mean difference between two small grey pictures, in levels of 255."""
-    stack = np.stack(thumbnails).astype(np.int32)
-    pairs = itertools.combinations(stack, 2)
-    return max((int(np.abs(one - other).sum()) / one.size for one, other in pairs), default=0.0)
+def motion(thumbnails: Sequence[NDArray[np.uint8]]) -> float | None:
+    """Largest mean difference between two small grey pictures, in levels of 255.
+
+    None if there are fewer than two: whether anything moves is unknown then.
+    """
+    pairs = itertools.combinations([picture.astype(np.int32) for picture in thumbnails], 2)
+    differences = [int(np.abs(one - other).sum()) / one.size for one, other in pairs]
+    return round(max(differences), 3) if differences else None
 
 
 def perceptual_hash(grey: NDArray[np.uint8]) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from data_prep.catalog import VIDEO_SUFFIXES
 from data_prep.media import frames, pictures
-from data_prep.media.container import AnyPacket, open_media
+from data_prep.media.container import AnyPacket, declared_length_s, open_media
 from data_prep.media.orientation import Orientation, orientation_of
 from data_prep.media.sample import MediaSettings, RejectedError
 
@@ -90,7 +90,7 @@ class VideoReader:
     @property
     def frames_declared(self) -> int | None:
         """Approximate number of frames, from the file's header; None if it has none."""
-        length_s = (self._container.duration or 0) / av.time_base
+        length_s = declared_length_s(self._container)
         return self.video.frames or (round(length_s * self.rate) if length_s else None)
 
     @property
@@ -152,7 +152,7 @@ class VideoReader:
             declared = (self.video.start_time or 0) + self.video.duration
             declared_s = frames.seconds(declared, self.video) - start_s
         elif all(s.index in self._ends_s for s in self._container.streams if s.type in _TIMED):
-            declared_s = (self._container.duration or 0) / av.time_base
+            declared_s = declared_length_s(self._container) or 0.0
         held_s = end_s - start_s
         if declared_s - held_s > _LEAST_MISSING_S and held_s < _MOST_PRESENT_SHARE * declared_s:
             raise ValueError(

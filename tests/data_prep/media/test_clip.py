@@ -200,6 +200,27 @@ def test_motion_distinguishes_still_from_moving_clips(make_clip, tmp_path):
     assert read(tmp_path / "a.mp4").motion is None
 
 
+@pytest.mark.parametrize(("start_s", "end_s"), [(0.0, None), (0.55, 2.25), (1.15, 2.0)])
+def test_motion_is_measured_in_windows_with_fewer_than_two_key_frames(
+    make_clip, tmp_path, start_s, end_s
+):
+    settings = MediaSettings(size_px=None, measure_motion=True, min_s=0.5)
+    for key_interval in (11, 1000):  # a key frame within the second window, or only at the start
+        options = {"seconds": 3.0, "key_interval": key_interval}
+        still = make_clip(tmp_path / f"a{key_interval}.mp4", color=(180, 120, 60), **options)
+        moving = make_clip(tmp_path / f"b{key_interval}.mp4", **options)
+        window = {"start_s": start_s, "end_s": end_s}
+        assert read(still, settings, **window).motion < 1
+        assert read(moving, settings, **window).motion > 10
+
+
+def test_motion_of_a_single_frame_is_unknown_and_passes(make_clip, tmp_path):
+    settings = MediaSettings(size_px=None, measure_motion=True, min_s=0.0)
+    single = read(make_clip(tmp_path / "a.mp4", seconds=0.1, tone_hz=None), settings)
+    assert single.motion is None
+    assert judge(single, Filters(min_motion=1.0)) is None
+
+
 def test_colourfulness_distinguishes_grey_from_colour(make_clip, tmp_path):
     grey = read(make_clip(tmp_path / "a.mp4", seconds=1.0))
     colour = read(make_clip(tmp_path / "b.mp4", seconds=1.0, color=(200, 40, 60)))
@@ -309,6 +330,35 @@ def test_a_truncated_matroska_file_is_rejected(make_clip, tmp_path, kind):
     cut = tmp_path / f"cut.{kind}"
     content = copy.read_bytes()
     assert read(copy).requested_s == pytest.approx((3.0,), abs=0.1)
+    cut.write_bytes(content[: len(content) * 2 // 3])
+    assert rejection(cut).reason == "undecodable"
+
+
+def later(source: Path, target: Path, offset_s: float) -> Path:
+    """A copy whose timestamps start at ``offset_s``."""
+    options = {"output_ts_offset": str(offset_s)}
+    with av.open(str(source)) as read, av.open(str(target), "w", options=options) as written:
+        streams = [written.add_stream_from_template(stream) for stream in read.streams]
+        for packet in read.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                written.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize("offset_s", [2.0, 30.0, 700.0])
+@pytest.mark.parametrize("kind", ["mkv", "mp4"])
+def test_a_file_that_starts_later_is_read_like_one_that_starts_at_0(
+    make_clip, tmp_path, kind, offset_s
+):
+    whole = make_clip(tmp_path / "a.mp4", seconds=6.1)
+    expected = read(later(whole, tmp_path / f"at_0.{kind}", 0.0))
+    moved = read(later(whole, tmp_path / f"b.{kind}", offset_s))
+    assert moved.requested_s == pytest.approx(expected.requested_s, abs=0.05)
+    assert moved.pictures == expected.pictures
+    assert moved.sound_s == pytest.approx(expected.sound_s, abs=0.05)
+    content = (tmp_path / f"b.{kind}").read_bytes()
+    cut = tmp_path / f"cut.{kind}"
     cut.write_bytes(content[: len(content) * 2 // 3])
     assert rejection(cut).reason == "undecodable"
 
