@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from av.error import FFmpegError, InvalidDataError
 from numpy.typing import NDArray
 
 from data_prep.media.container import SOUND_CODECS, SOUND_DEMUXERS, AnyPacket, open_media
+from data_prep.media.mixer import Mixer, plane_of
 
 FLOOR_DBFS = -120.0
 """The lowest level reported; silence has no level in dB."""
@@ -25,6 +26,10 @@ _MAX_DAMAGED_SHARE = 0.1
 _BLOCK_SAMPLES = 1 << 17
 """Resampled at a time: smaller blocks take more calls, larger ones outgrow the CPU's cache."""
 _MIN_GAP_S, _MAX_GAP_S = 0.1, 60.0
+_CANCELLED_DB = 20.0
+"""A mix that is quieter than its loudest channel by more than this is replaced by that channel: its
+channels cancel each other, or FFmpeg leaves it out (LFE). One of six channels by itself loses 14 dB
+in the mix."""
 _RATES_HZ = 1000, 768_000
 _MAX_FORMATS = 16
 
@@ -37,6 +42,8 @@ class Track:
     """Mono samples in [-1, 1] at the requested rate: float32 [t]."""
     start_s: float = 0.0
     """When the waveform starts, on the stream's clock."""
+    channel: int | None = None
+    """The only channel that was used; None if all were mixed."""
     error: str = ""
     """Why the sound could not be decoded; empty if it could. The waveform is empty otherwise."""
 
@@ -85,8 +92,25 @@ def decode_track(
     """
     if refusal := sound_refusal(stream):
         return Track(waveform=np.zeros(0, np.float32), error=refusal)
-    decoder = SoundDecoder(stream, sample_rate_hz)
     inside = _overlapping(packets, start_s - _MARGIN_S, end_s + _MARGIN_S)
+    decoder = SoundDecoder(stream, sample_rate_hz)
+    track = _decode(decoder, inside, start_s, end_s, max_s)
+    loudest, rms = decoder.mixer.loudest()
+    if track.error or level_dbfs(track.waveform) >= _decibels(rms) - _CANCELLED_DB:
+        return track
+    stream.codec_context.flush_buffers()
+    track = _decode(SoundDecoder(stream, sample_rate_hz, loudest), inside, start_s, end_s, max_s)
+    return replace(track, channel=loudest)
+
+
+def _decode(
+    decoder: "SoundDecoder",
+    inside: Sequence[AnyPacket],
+    start_s: float,
+    end_s: float,
+    max_s: float,
+) -> Track:
+    sample_rate_hz = decoder.sample_rate_hz
     try:
         for packet in inside:
             decoder.feed(packet)
@@ -139,9 +163,17 @@ class SoundDecoder:
     Frames are collected and resampled in blocks, because every call of the resampler is expensive.
     """
 
-    def __init__(self, stream: AudioStream, sample_rate_hz: int) -> None:
+    def __init__(
+        self, stream: AudioStream, sample_rate_hz: int, channel: int | None = None
+    ) -> None:
+        """Args:
+        stream: the packets' stream.
+        sample_rate_hz: sample rate of the result.
+        channel: the only channel to use; None mixes all.
+        """
         self._context: Any = stream.codec_context
-        self._rate_hz = sample_rate_hz
+        self.sample_rate_hz = sample_rate_hz
+        self.mixer = Mixer(channel)
         self._format: tuple[str, str, int] | None = None
         self._formats = 0
         self._parts: list[NDArray[np.float32]] = []
@@ -202,7 +234,7 @@ class SoundDecoder:
         self._decoded = AudioFifo()
         # Weights that sum to 1: FFmpeg's default for floats makes stereo 3 dB louder and clips.
         self._resampler = AudioResampler(
-            format="flt", layout="mono", rate=self._rate_hz, options={"rematrix_maxval": "1"}
+            format="flt", layout="mono", rate=self.sample_rate_hz, options={"rematrix_maxval": "1"}
         )
 
     def _fill_gap(self, frame: AudioFrame, gap_s: float) -> None:
@@ -226,25 +258,8 @@ class SoundDecoder:
         self._resample(None)
 
     def _resample(self, frame: AudioFrame | None) -> None:
-        for resampled in self._resampler.resample(frame and _mono(frame)):
-            self._parts.append(_channel(resampled, 0))
-
-
-def _mono(frame: AudioFrame) -> AudioFrame:
-    """Stereo as the mean of its channels, which FFmpeg would only take after resampling both."""
-    if (frame.format.name, frame.layout.name) != ("fltp", "stereo"):
-        return frame
-    mean = _channel(frame, 0) + _channel(frame, 1)
-    mean *= np.float32(0.5)
-    mono = AudioFrame.from_ndarray(cast(Any, mean[None]), format="fltp", layout="mono")
-    mono.sample_rate = frame.sample_rate
-    return mono
-
-
-def _channel(frame: AudioFrame, number: int) -> NDArray[np.float32]:
-    """A view of one plane of a frame of floats (``to_ndarray`` would copy): float32 [t]."""
-    plane: Any = frame.planes[number]
-    return np.frombuffer(plane, np.float32, frame.samples)
+        for resampled in self._resampler.resample(frame and self.mixer.mix(frame)):
+            self._parts.append(plane_of(resampled, 0))
 
 
 def _overlapping(packets: Sequence[AnyPacket], start_s: float, end_s: float) -> list[AnyPacket]:

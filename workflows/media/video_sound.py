@@ -1,5 +1,6 @@
 """Reads the sound of a video in windows, while its frames are colorized."""
 
+import itertools
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -9,7 +10,9 @@ from av.stream import Discard
 from numpy.typing import NDArray
 
 from data_prep.media.container import AnyPacket, open_media
-from data_prep.media.sound import SoundDecoder, sound_refusal
+from data_prep.media.sound import SoundDecoder, decode_track, sound_refusal
+
+_PROBED_S = 60.0
 
 
 class SoundWindows:
@@ -35,6 +38,7 @@ class SoundWindows:
         self._start_s: float | None = None
         self._packets_read = self._packets_damaged = 0
         self._decoder: SoundDecoder | None = None  # until the end of the sound
+        channel = _audible_channel(file, sample_rate_hz)
         self._container = open_media(file)
         stream = next(iter(self._container.streams.audio), None)
         self._problem = "no sound" if stream is None else sound_refusal(stream)
@@ -44,7 +48,7 @@ class SoundWindows:
             if other.index != stream.index:
                 other.discard = Discard.all
         self._packets: Iterator[AnyPacket] = self._container.demux(stream)
-        self._decoder = SoundDecoder(stream, sample_rate_hz)
+        self._decoder = SoundDecoder(stream, sample_rate_hz, channel)
 
     @property
     def notes(self) -> list[str]:
@@ -96,3 +100,21 @@ class SoundWindows:
         self._start_s = decoder.start_s
         if len(taken):
             self._samples = np.concatenate((self._samples, taken))
+
+
+def _audible_channel(file: BinaryIO, sample_rate_hz: int) -> int | None:
+    """The only channel to use, if the channels cancel each other in the first minute of a video."""
+    with open_media(file) as container:
+        stream = next(iter(container.streams.audio), None)
+        channel = None
+        if stream is not None and not sound_refusal(stream):
+            probed = itertools.takewhile(_is_probed, container.demux(stream))
+            packets = [packet for packet in probed if packet.size]
+            channel = decode_track(packets, stream, sample_rate_hz).channel
+    file.seek(0)
+    return channel
+
+
+def _is_probed(packet: AnyPacket) -> bool:
+    start = packet.stream.start_time or 0
+    return packet.pts is None or float((packet.pts - start) * packet.time_base) < _PROBED_S

@@ -122,3 +122,50 @@ def test_real_recordings(shared):
         assert np.sqrt(np.mean(ours**2)) == pytest.approx(
             np.sqrt(np.mean(theirs.mean(1) ** 2)), rel=0.2
         )
+
+
+def write_channels(path, channels, *, codec="pcm_s16le", layout="stereo", rate_hz=48000):
+    """A sound file (or one with sound alone) with these channels, each float [t]."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate_hz, layout=layout)
+        values = np.stack(channels)
+        for first in range(0, values.shape[1], 1024):
+            part = np.ascontiguousarray(values[:, first : first + 1024], np.float32)
+            frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
+            frame.sample_rate, frame.pts = rate_hz, first
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+TONE = 0.3 * np.sin(2 * np.pi * 1000 * np.arange(96000) / 48000)
+NONE = np.zeros(96000)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "layout", "channels"),
+    [
+        ("a.wav", "pcm_s16le", "stereo", [TONE, -TONE]),
+        ("a.wav", "pcm_s16le", "stereo", [0.5 * TONE, -0.52 * TONE]),
+        ("a.wav", "pcm_u8", "stereo", [TONE, -TONE]),
+        ("a.mka", "pcm_f32le", "stereo", [TONE, -TONE]),
+        ("a.flac", "flac", "stereo", [TONE, -TONE]),
+        ("a.mka", "pcm_s16le", "5.1", [NONE, NONE, NONE, TONE, NONE, NONE]),
+        ("a.mka", "pcm_s16le", "5.1", [TONE, -TONE, NONE, NONE, NONE, NONE]),
+    ],
+)
+def test_channels_that_cancel_each_other_are_heard(tmp_path, name, codec, layout, channels):
+    path = write_channels(tmp_path / name, channels, codec=codec, layout=layout)
+    waveform = read_sound(path, 16000)
+    expected = max(np.sqrt(np.mean(np.square(channel))) for channel in channels)
+    assert np.sqrt(np.mean(np.square(waveform[1000:-1000]))) == pytest.approx(expected, rel=0.05)
+    spectrum = np.abs(np.fft.rfft(waveform[4000:20000]))
+    assert np.argmax(spectrum) == 1000
+
+
+@pytest.mark.parametrize("channels", [[TONE, NONE], [TONE, TONE], [TONE, -0.5 * TONE]])
+def test_channels_that_do_not_cancel_are_mixed(tmp_path, channels):
+    waveform = read_sound(write_channels(tmp_path / "a.wav", channels), 16000)
+    mean = np.mean(channels, axis=0)
+    expected = np.sqrt(np.mean(np.square(mean)))
+    assert np.sqrt(np.mean(np.square(waveform[1000:-1000]))) == pytest.approx(expected, rel=0.05)
