@@ -35,6 +35,9 @@ from data_prep.media.sample import (
 from data_prep.media.sound import FLOOR_DBFS, Track, decode_track, level_dbfs, peak_dbfs
 from data_prep.media.wav import encode_wav
 
+DECODING_VERSION = 2
+"""Version of what files are decoded to; see ``data_prep.shards.records`` for what 2 changed."""
+
 _MISSING_S = 0.5  # allowed at the end of a file: rounding, and packets without a duration
 
 

@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 from data_prep import storage
 from data_prep.catalog import Catalog, Clip
+from data_prep.media.clip import DECODING_VERSION
 from data_prep.media.isolated_decoder import Decoded, Decoder, Source
 from data_prep.media.quality import Filters, judge
 from data_prep.media.sample import MediaSettings, Rejection, Sample
@@ -73,6 +74,7 @@ def build_shard(
         stamps=records.stamps(planned),
         entry=entry,
         rows=tuple(rows[clip.key] for clip in planned.clips),
+        decoding=DECODING_VERSION,
     )
     records.store(record, out)
     return record

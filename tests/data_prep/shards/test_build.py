@@ -20,7 +20,13 @@ from data_prep.media.sample import MediaSettings
 from data_prep.shards import build as building
 from data_prep.shards import records
 from data_prep.shards.build import build, build_shards
-from data_prep.shards.manifest import INDEX_SCHEMA, load_index, load_manifest, picture_place
+from data_prep.shards.manifest import (
+    INDEX_SCHEMA,
+    WRITTEN,
+    load_index,
+    load_manifest,
+    picture_place,
+)
 from data_prep.shards.plan import BuildSettings, choose_shard_count, plan
 from data_prep.shards.publish import publish_manifest, read_manifest_bytes
 from data_prep.shards.tar import read_shard
@@ -139,6 +145,34 @@ def test_a_second_build_makes_only_changed_shards(world, tmp_path):
     other = dataclasses.replace(SETTINGS, media=MediaSettings(size_px=48, pictures=2))
     assert rebuilt(catalog, other, tmp_path) == [0, 1, 2]
     verify(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({}, False),
+        ({"motion": 0.0}, True),
+        ({"fate": "too_long", "detail": "712.0 s"}, True),
+        ({"fate": "undecodable", "detail": "cut off at 10.03 of 12.00 s"}, True),
+        ({"sound_fate": "silent"}, True),
+    ],
+)
+def test_shards_that_an_earlier_version_may_have_decoded_wrongly_are_rebuilt(
+    world, tmp_path, change, again
+):
+    catalog = catalog_of(world)
+    build(catalog, SETTINGS, str(tmp_path))
+    shards = plan(catalog.clips, 3)
+    for version in (1, 2):
+        for shard in shards:
+            record = records.load(shard.index, str(tmp_path))
+            rows = tuple(
+                dataclasses.replace(row, **change) if row.fate == WRITTEN else row
+                for row in record.rows
+            )
+            earlier = dataclasses.replace(record, rows=rows, decoding=version)
+            valid = records.is_valid(earlier, shard, SETTINGS)
+            assert valid == (version == 2 or not (again and rows != record.rows))
 
 
 def test_another_version_of_schema_or_library_rebuilds_all(world, tmp_path, monkeypatch):
