@@ -220,6 +220,7 @@ class _Recorder(Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
         """Its process died: what was raised in it is reported as a result."""
         self._queue.lost(trial.config[_TRIAL], _why_it_died(trial))
+        self._queue.ended(trial.config[_TRIAL])
         self._show()
 
     def on_experiment_end(self, trials: Any, **info: Any) -> None:

@@ -81,22 +81,23 @@ def _stage1(options: Tune, recipe: Recipe, shards: str, out: str) -> str:
 
 def _search(search: Search, space: Space, job: Job, options: Tune) -> dict[str, Any]:
     """Run the trials that are missing, and write the best; one that is complete is left."""
-    trials: list[Trial] = []
-    if searches.start(search, job.out):
-        trials = _known_trials(search, job)
-        best = searches.read_best(job.out)
-        if best is not None and all(trial.settled for trial in trials):
-            log.info("this search is finished already: '%s'", searches.best_place(job.out))
-            return best
-        log.info("%d of %d trials exist already", len(trials), search.trials)
-    tracker = open_tracker(options.tracking_uri, job.out)
-    settings = {"recipe": job.recipe.name, "search": search.search, "trials": search.trials}
-    with run_folder.exclusive_lock(job.out), tracker.log_run(settings | {"objective": OBJECTIVE}):
-        trials = tuner.run_trials(search, space, job, trials, options.concurrent)
-        for trial in trials:
-            if scores := trial.scored(OBJECTIVE):
-                tracker.log_trial(trial.id, trial.settings, scores)
-        return searches.write_best(job.recipe, trials, job.out)
+    with run_folder.exclusive_lock(job.out):
+        trials: list[Trial] = []
+        if searches.start(search, job.out):
+            trials = _known_trials(search, job)
+            best = searches.read_best(job.out)
+            if best is not None and all(trial.settled for trial in trials):
+                log.info("this search is finished already: '%s'", searches.best_place(job.out))
+                return best
+            log.info("%d of %d trials exist already", len(trials), search.trials)
+        tracker = open_tracker(options.tracking_uri, job.out)
+        settings = {"recipe": job.recipe.name, "search": search.search, "trials": search.trials}
+        with tracker.log_run(settings | {"objective": OBJECTIVE}):
+            trials = tuner.run_trials(search, space, job, trials, options.concurrent)
+            for trial in trials:
+                if scores := trial.scored(OBJECTIVE):
+                    tracker.log_trial(trial.id, trial.settings, scores)
+            return searches.write_best(job.recipe, trials, job.out)
 
 
 def _known_trials(search: Search, job: Job) -> list[Trial]:

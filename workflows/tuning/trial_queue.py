@@ -48,6 +48,7 @@ class TrialQueue:
         self._trials = {trial.id: trial for trial in trials}
         self._waiting = deque(trial.id for trial in trials if not trial.settled)
         self._running: set[str] = set()
+        self._to_retry: set[str] = set()
         self._losses: dict[str, int] = {}
 
     @property
@@ -58,7 +59,8 @@ class TrialQueue:
     @property
     def over(self) -> bool:
         """Whether no trial runs, and none is left to run in this call."""
-        return not self._running and not self._waiting and len(self._trials) >= self._wanted
+        left = self._running or self._to_retry or self._waiting
+        return not left and len(self._trials) >= self._wanted
 
     @property
     def settled(self) -> int:
@@ -84,7 +86,13 @@ class TrialQueue:
         self._save(self._trials[trial].with_score(step, self._objective, score))
 
     def ended(self, trial: str) -> None:
-        """A trial came to its end, or was stopped before it; ignored if it failed or was lost."""
+        """A trial's process has ended; whether it failed or was lost has been reported before.
+
+        Only now can a lost trial be run again: it would write into the folder of its predecessor.
+        """
+        if trial in self._to_retry:
+            self._to_retry.remove(trial)
+            self._waiting.append(trial)
         if trial not in self._running:
             return
         at_end = self._trials[trial].last_step >= self._steps
@@ -96,19 +104,21 @@ class TrialQueue:
         self._end(trial, "failed", reason)
 
     def lost(self, trial: str, reason: str, *, retry: bool = True) -> None:
-        """Something else ended a trial.
+        """Something else ended a trial. It runs again, after :meth:`ended`, if that may help.
 
         Args:
             trial: its id.
             reason: what, in one line.
             retry: whether another attempt in this call may come further.
         """
+        if trial in self._to_retry:
+            return  # its process reported the loss, and then died
         self._losses[trial] = self._losses.get(trial, 0) + 1
         again = retry and self._losses[trial] < ATTEMPTS
         log.warning("trial %s was lost%s: %s", trial, ", and restarts" if again else "", reason)
         self._end(trial, "lost", reason)
         if again:
-            self._waiting.append(trial)
+            self._to_retry.add(trial)
 
     def _end(self, trial: str, state: State, reason: str | None = None) -> None:
         self._running.discard(trial)

@@ -55,6 +55,26 @@ def test_trials_are_drawn_in_turn_until_there_are_enough(tmp_path: Path) -> None
     assert recorded(tmp_path) == {"0000": "finished", "0001": "stopped", "0002": "finished"}
 
 
+def test_a_lost_trial_waits_for_the_end_of_its_process(tmp_path: Path) -> None:
+    """With room for another trial, the cluster asks before the lost one's process has ended."""
+    queue = open_queue(tmp_path, wanted=1)
+    first = queue.next()
+    assert first is not None
+    queue.lost(first.id, "storage fails")
+    queue.lost(first.id, "its process died")
+    assert queue.next() is None
+    assert not queue.over
+    queue.ended(first.id)
+    again = queue.next()
+    assert again is not None
+    assert again.id == first.id
+    assert queue.next() is None
+    queue.scored(again.id, STEPS, 0.5)
+    queue.ended(again.id)
+    assert queue.over
+    assert recorded(tmp_path) == {"0000": "finished"}
+
+
 def test_an_interrupted_search_resumes_its_trials_first(tmp_path: Path) -> None:
     queue = open_queue(tmp_path)
     run(queue)
@@ -94,6 +114,7 @@ def test_a_lost_trial_restarts_under_its_id_a_few_times(tmp_path: Path) -> None:
         assert not queue.over
         assert queue.next() is not None, attempt
         queue.lost("0000", "its process died")
+        queue.ended("0000")
     assert queue.over
     (trial,) = TrialStore(str(tmp_path)).load()
     assert (trial.state, trial.reason) == ("lost", "its process died")
@@ -112,6 +133,7 @@ def test_a_score_between_two_losses_is_progress(tmp_path: Path) -> None:
         assert queue.next() is not None
         queue.scored("0000", step, 0.5)
         queue.lost("0000", "its process died")
+        queue.ended("0000")
     assert not queue.over
 
 
