@@ -2,8 +2,9 @@
 
 A named actor that needs no processor holds what rank 0 reported last and whether the workers are to
 stop. It lives on the driver's node and ends with the driver, so neither a lost node nor another
-attempt can reach it. Each report contains all earlier ones, so a lost call is made up for by the
-next. A worker never waits for the actor within a step.
+attempt can reach it. Each report contains all earlier ones, and a new checkpoint is sent with every
+report until one has arrived, so a lost call is made up for by the next. A worker never waits for
+the actor within a step.
 """
 
 import contextlib
@@ -97,6 +98,8 @@ class ControlChannel:
         self._lock = threading.Lock()  # steps and checkpoints are reported by different threads
         self._posted_at = -_PROGRESS_EVERY_S
         self._posted: Future[Any] | None = None
+        self._commit: Any = None  # the newest, until it has arrived
+        self._commit_posted: Future[Any] | None = None
         self._asked_at = -_ASK_EVERY_S
         self._answer: Future[bool] | None = None
         self._stop_requested = False
@@ -148,7 +151,8 @@ class ControlChannel:
         """Report a new checkpoint."""
         with self._lock:
             self._report = dataclasses.replace(self._report, commits=self._report.commits + 1)
-            self._post(commit)
+            self._commit, self._commit_posted = commit, None
+            self._post()
 
     def warn(self, line: str) -> None:
         """Report a line for the driver's log."""
@@ -197,10 +201,14 @@ class ControlChannel:
         """End the actor, in the driver."""
         ray.kill(self._mailbox)
 
-    def _post(self, commit: Any = None) -> None:
+    def _post(self) -> None:
         self._posted_at = time.monotonic()
+        sent = self._commit_posted
+        if sent is not None and sent.done() and sent.exception() is None:
+            self._commit = self._commit_posted = None
         with contextlib.suppress(*_UNREACHABLE):
-            self._posted = self._mailbox.post.remote(self._report, commit).future()
+            self._posted = self._mailbox.post.remote(self._report, self._commit).future()
+            self._commit_posted = None if self._commit is None else self._posted
 
 
 class WarningForwarder(logging.Handler):

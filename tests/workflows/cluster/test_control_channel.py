@@ -64,6 +64,19 @@ def asked_twice(channel: ControlChannel) -> bool:
     return channel.stop_requested()
 
 
+def test_a_commit_whose_report_was_lost_arrives_with_the_next(actor: Actor) -> None:
+    channel = ControlChannel(actor)
+    channel.committed("run/stage1/step-0000002")
+    actor.away = True
+    channel.committed("run/stage1/step-0000004")
+    actor.away = False
+    channel.flush()
+    assert actor.mailbox.poll(1)[1] == "run/stage1/step-0000004"
+    actor.mailbox.post(Report())  # forgets nothing that has arrived
+    channel.flush()
+    assert actor.mailbox.poll(1)[1] == "run/stage1/step-0000004"
+
+
 def test_workers_train_while_the_actor_is_away_and_report_everything_later(actor: Actor) -> None:
     channel = ControlChannel(actor)
     channel.started()
