@@ -164,26 +164,37 @@ def read_record(folder: Path) -> Record:
     path = folder / RECORD
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at '{folder}': it has no {RECORD}")
+    return parse_record(path.read_bytes(), str(folder))
+
+
+def parse_record(content: bytes, place: str) -> Record:
+    """A record from the content of its file; errors as of :func:`read_record` name ``place``."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(content)
         version = values.get("format_version")
-    except (json.JSONDecodeError, AttributeError, UnicodeDecodeError):
-        raise DamagedError(f"checkpoint '{folder}': {RECORD} is damaged") from None
+    except (ValueError, AttributeError):
+        raise DamagedError(f"checkpoint '{place}': {RECORD} is damaged") from None
     if version not in _READABLE:
         raise ValueError(
-            f"checkpoint '{folder}' has format {version}, this version reads {FORMAT_VERSION}"
+            f"checkpoint '{place}' has format {version}, this version reads {FORMAT_VERSION}"
         )
     digest = values.pop(_DIGEST, None)
     if version == FORMAT_VERSION and digest != _digest(values):
-        raise DamagedError(f"checkpoint '{folder}': {RECORD} is damaged (checksum differs)")
+        raise DamagedError(f"checkpoint '{place}': {RECORD} is damaged (checksum differs)")
     return config.from_json(Record, values)
 
 
 def read_timings(folder: Path) -> Timings | None:
     """Read a checkpoint's timings; None if they are missing or damaged."""
+    path = folder / TIMINGS
+    return parse_timings(path.read_bytes()) if path.is_file() else None
+
+
+def parse_timings(content: bytes) -> Timings | None:
+    """Timings from the content of their file; None if it is damaged."""
     try:
-        return config.from_json(Timings, json.loads((folder / TIMINGS).read_text()))
-    except (FileNotFoundError, ValueError):  # only shown to people
+        return config.from_json(Timings, json.loads(content))
+    except ValueError:  # only shown to people
         return None
 
 

@@ -181,6 +181,8 @@ class Trainer:
 
 def _timings(folder: Path | None, started_unix_s: float | None) -> Timings:
     """Those of the checkpoint that is resumed, if any, since the stage was first started."""
-    fresh = Timings(begun_unix_s=time.time() if started_unix_s is None else started_unix_s)
     earlier = None if folder is None else checkpoint.read_timings(folder)
-    return dataclasses.replace(earlier or fresh, begun_unix_s=fresh.begun_unix_s)
+    timings = earlier or Timings(begun_unix_s=time.time())
+    if started_unix_s is None:
+        return timings
+    return dataclasses.replace(timings, begun_unix_s=started_unix_s)

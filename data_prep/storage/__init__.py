@@ -21,6 +21,7 @@ from data_prep.storage.places import (
 )
 from data_prep.storage.uri import (
     absolute,
+    is_bucket,
     is_local,
     join,
     local_path,
@@ -37,6 +38,7 @@ __all__ = [
     "download_folder",
     "exists",
     "filesystem",
+    "is_bucket",
     "is_local",
     "join",
     "list_files",

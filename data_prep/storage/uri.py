@@ -66,6 +66,12 @@ def parent_of(place: str) -> str:
     return f"{scheme}://{host}{inside}{mark}{query}"
 
 
+def is_bucket(place: str) -> bool:
+    """Whether a place is a whole bucket."""
+    path = place.partition("?")[0].partition("://")[2].partition("/")[2]
+    return not is_local(place) and not path.rstrip("/")
+
+
 def require_s3(place: str) -> str:
     """The place, which must be an ``s3://`` URI.
 

@@ -81,10 +81,8 @@ def check_place(run: str) -> None:
     Raises:
         ValueError: it is a whole bucket.
     """
-    if not storage.is_local(run):
-        inner = run.partition("?")[0].partition("://")[2]
-        if "/" not in inner.rstrip("/"):
-            raise ValueError(f"'{run}' is a whole bucket: name a folder in it")
+    if storage.is_bucket(run):
+        raise ValueError(f"'{run}' is a whole bucket: name a folder in it")
 
 
 def stage_place(run: str, stage: int) -> str:
@@ -104,10 +102,8 @@ def read_record(place: str) -> checkpoint.Record:
     """The record of the checkpoint at a place; nothing else is downloaded."""
     if storage.is_local(place):
         return checkpoint.read_record(storage.local_path(place))
-    with tempfile.TemporaryDirectory() as folder:
-        record = storage.read_bytes(storage.join(place, checkpoint.RECORD))
-        Path(folder, checkpoint.RECORD).write_bytes(record)
-        return checkpoint.read_record(Path(folder))
+    content = storage.read_bytes(storage.join(place, checkpoint.RECORD))
+    return checkpoint.parse_record(content, place)
 
 
 def read_timings(place: str) -> Timings | None:
@@ -115,9 +111,7 @@ def read_timings(place: str) -> Timings | None:
     path = storage.join(place, checkpoint.TIMINGS)
     if storage.size_of(path) is None:
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, checkpoint.TIMINGS).write_bytes(storage.read_bytes(path))
-        return checkpoint.read_timings(Path(folder))
+    return checkpoint.parse_timings(storage.read_bytes(path))
 
 
 def read_commit(place: str) -> Commit:
