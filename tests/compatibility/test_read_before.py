@@ -69,6 +69,10 @@ class Before:
             pytest.skip(f"made with {theirs}, this is {ours}")
 
 
+def test_there_are_fixtures() -> None:
+    assert FIXTURES
+
+
 @pytest.fixture(params=FIXTURES, ids=lambda path: path.name)
 def before(
     request: pytest.FixtureRequest,

@@ -19,13 +19,12 @@ PAGES = sorted(
     [
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
         *(ROOT / "docs").glob("*.md"),
-        *(ROOT / "deploy").rglob("*.md"),
     ]
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-FOLDERS = ("aiaic", "data_prep", "workflows", "benchmarks", "tests", "docs", "deploy", ".ci")
+FOLDERS = (*(path.name for path in ROOT.iterdir() if path.is_dir()), "deploy")
 
 
 def blocks(page: Path, *languages: str) -> list[str]:

@@ -43,6 +43,8 @@ def run(options: Evaluate, *, seconds: Mapping[str, float] | None = None) -> Out
     started = time.perf_counter()
     if options.workers < 0:
         raise ValueError(f"--workers is {options.workers}: give 0 or more")
+    if options.limit is not None and options.limit < 1:
+        raise ValueError(f"--limit is {options.limit}: give 1 or more")
     job = _job(options)
     videos = {} if options.videos is None else video_scores.find(options.videos)
     # With Ray, the GPUs are the workers'.
