@@ -1,12 +1,12 @@
-"""Who should restart and resize the workers: Ray Train itself, or our driver?
+"""What should restart and resize the workers: Ray Train itself, or our driver?
 
-One training of a stage on a real cluster of two nodes in this machine, once with `--workers 1:2`
+One run of a stage on a real cluster of two nodes on this machine, once with `--workers 1:2`
 and once with Ray's own `ScalingConfig(num_workers=(1, 2))` and `max_failures=-1`; in both the
 workers resume from the newest checkpoint in the run's folder. In turn a node is killed, one joins,
-and the driver is killed and given again. Both look every two seconds whether the cluster has grown.
+and the driver is killed and rerun. Both check every two seconds whether the cluster has grown.
 
-For each: seconds from the event to the next checkpoint by as many workers as there is room for, and
-steps that had to be taken again.
+Reports for each the seconds from the event to the next checkpoint by as many workers as the cluster
+has room for, and the number of repeated steps.
 
     python benchmarks/elastic.py --rounds 3
 """
@@ -28,12 +28,12 @@ from fault_injection.processes import Nodes, two_nodes, wait_for
 from fault_injection.train_kills_ray import Driver, workers
 
 SAVE_EVERY = 6
-"""Steps, of 0.04 s and what they take."""
-_PATIENCE_S = 400.0
+"""In steps, which are slowed down by 0.04 s each."""
+_TIMEOUT_S = 400.0
 _WHO = {"ours": ("1:2", {}), "rays_own": ("2", {"RAYS_OWN": "1"})}
 
 Found = dict[str, list[tuple[float, int]]]
-"""By event: seconds, and steps taken again, of each round."""
+"""By event: seconds and repeated steps of each round."""
 
 
 def main() -> None:
@@ -48,11 +48,13 @@ def main() -> None:
         for who in _WHO:
             (scratch / who).mkdir()
             with two_nodes(scratch / who) as nodes:
-                report[who] = _figures(_suffer(nodes, shards, scratch, who, options.rounds))
+                report[who] = _figures(
+                    _kill_and_measure(nodes, shards, scratch, who, options.rounds)
+                )
     print(json.dumps(report))
 
 
-def _suffer(nodes: Nodes, shards: str, scratch: Path, who: str, rounds: int) -> Found:
+def _kill_and_measure(nodes: Nodes, shards: str, scratch: Path, who: str, rounds: int) -> Found:
     chosen = train_kills_ray.settings(
         stage1__steps=1_000_000,
         training__validate_every=SAVE_EVERY,
@@ -70,28 +72,28 @@ def _suffer(nodes: Nodes, shards: str, scratch: Path, who: str, rounds: int) -> 
     found: Found = {}
 
     def event(name: str, happens: Callable[[], None], count: int) -> None:
-        time.sleep(3.0)  # so that many steps lie between two events
+        time.sleep(3.0)  # so that there are many steps between two events
         before, repeated = set(workers()), driver.repeated
         happens()
         started = time.monotonic()
-        wait_for(lambda: len(workers()) == count and not before & set(workers()), name, _PATIENCE_S)
+        wait_for(lambda: len(workers()) == count and not before & set(workers()), name, _TIMEOUT_S)
         newest = driver.newest(1)
-        wait_for(lambda: driver.newest(1) > newest, "checkpoint", _PATIENCE_S)
+        wait_for(lambda: driver.newest(1) > newest, "checkpoint", _TIMEOUT_S)
         found.setdefault(name, []).append((time.monotonic() - started, driver.repeated - repeated))
         print(who, name, found[name][-1], file=sys.stderr, flush=True)
 
-    def again() -> None:
+    def rerun() -> None:
         driver.kill()
         wait_for(lambda: not workers(), "end of the workers")
         driver.start()
 
     driver.start()
     try:
-        driver.saved(1, SAVE_EVERY)
+        driver.wait_for_checkpoint(1, SAVE_EVERY)
         for _ in range(rounds):
             event("a node dies", nodes.kill, 1)
             event("a node joins", nodes.restore, 2)
-            event("the driver dies", again, 2)
+            event("the driver dies", rerun, 2)
     finally:
         driver.kill()
     return found

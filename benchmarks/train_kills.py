@@ -1,8 +1,8 @@
-"""Does a training that was killed end in the very bytes of an undisturbed one?
+"""Does a killed training run end in the same bytes as an undisturbed one?
 
-Real trainings of each stage in processes of their own, on a path and into an S3 server, each killed
-by SIGKILL at a drawn call of a function of the program (every third one twice) and then resumed:
-see `tests/faults/train_kills.py`.
+Real runs of each stage in separate processes, on a local path and on an S3 server, each killed with
+SIGKILL at a randomly chosen function call (every third one twice) and then resumed:
+see `fault_injection/train_kills.py`.
 
     python benchmarks/train_kills.py --kills 100 --seed 0
 """
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fault_injection import train_kills
 from fault_injection.clips import write_clip
 from fault_injection.s3_servers import serve_s3
-from fault_injection.train_kills import MOMENTS, POINTS, Fate, Point, Trainings
+from fault_injection.train_kills import MOMENTS, POINTS, Outcome, Point, Trainings
 
 
 def main() -> None:
@@ -36,40 +36,40 @@ def main() -> None:
         shards = train_kills.make_shards(Path(scratch), write_clip)
         on_path = Trainings(shards, f"{scratch}/runs", {})
         in_store = Trainings(shards, f"{server.new_place()}/runs", server.env)
-        fates = _kill(on_path, in_store, options.kills, options.seed)
-    print(json.dumps(_report(fates) | {"whole_s": round(time.monotonic() - started)}))
-    sys.exit(any(fate.faults for fate in fates))
+        outcomes = _kill(on_path, in_store, options.kills, options.seed)
+    print(json.dumps(_report(outcomes) | {"whole_s": round(time.monotonic() - started)}))
+    sys.exit(any(outcome.faults for outcome in outcomes))
 
 
-def _kill(on_path: Trainings, in_store: Trainings, kills: int, seed: int) -> list[Fate]:
-    """Cases until so many kills have happened; uploads, and every other case, into the store."""
-    fates: list[Fate] = []
+def _kill(on_path: Trainings, in_store: Trainings, kills: int, seed: int) -> list[Outcome]:
+    """Runs cases until that many kills happened; uploads and every other case use the store."""
+    outcomes: list[Outcome] = []
     for number, case in enumerate(train_kills.cases(seed)):
-        if sum(fate.killed for fate in fates) >= kills:
+        if sum(outcome.killed for outcome in outcomes) >= kills:
             break
         stored = case.moment == "upload" or number % 2
-        fates.append((in_store if stored else on_path).suffer(case, number))
-        print(fates[-1], file=sys.stderr, flush=True)
-    return fates
+        outcomes.append((in_store if stored else on_path).kill_and_resume(case, number))
+        print(outcomes[-1], file=sys.stderr, flush=True)
+    return outcomes
 
 
-def _report(fates: list[Fate]) -> dict[str, object]:
-    killed = [fate for fate in fates if fate.killed]
+def _report(outcomes: list[Outcome]) -> dict[str, object]:
+    killed = [outcome for outcome in outcomes if outcome.killed]
     return {
-        "trainings": len(fates),
-        "kills": sum(fate.killed for fate in fates),
-        "identical": sum(not fate.faults for fate in fates),
-        "not_identical": [str(fate) for fate in fates if fate.faults],
+        "trainings": len(outcomes),
+        "kills": sum(outcome.killed for outcome in outcomes),
+        "identical": sum(not outcome.faults for outcome in outcomes),
+        "not_identical": [str(outcome) for outcome in outcomes if outcome.faults],
         "trainings_killed_by_stage_and_moment": {
             moment: dict(Counter(f"stage{f.case.stage}" for f in killed if f.case.moment == moment))
             for moment in MOMENTS
         },
-        "killed_twice": sum(fate.killed > 1 for fate in fates),
+        "killed_twice": sum(outcome.killed > 1 for outcome in outcomes),
         "points": dict(
             Counter(
                 _name(kill.point)
-                for fate in killed
-                for kill in itertools.islice(fate.case.kills, fate.killed)
+                for outcome in killed
+                for kill in itertools.islice(outcome.case.kills, outcome.killed)
             )
         ),
         "kinds_of_points": sum(len(points) for points in POINTS.values()),

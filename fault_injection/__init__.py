@@ -1,1 +1,1 @@
-"""Faults to inject into builds and trainings, and what tests and benchmarks inject them into."""
+"""Fault injection for builds and training runs, shared by tests and benchmarks."""

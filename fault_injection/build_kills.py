@@ -1,16 +1,16 @@
-"""Real builds, a SIGKILL at a drawn moment of each, and what is left of the set afterwards.
+"""Kills real builds with SIGKILL at random moments and checks the resulting shard set.
 
-Kinds of kill:
+Kinds of kill, and how the build recovers:
 
-    decoder      the process that decodes, of a build without Ray      continues by itself
-    ray_decoder  the same below a worker of Ray                        continues by itself
-    worker       a worker of Ray that builds shards                    continues by itself
-    node         the second of two nodes, with its workers; another    continues by itself
-                 takes its place at once, or after the build alone
-    driver       ``aiaic prepare`` on Ray, its whole process group     the same command again
-    process      ``aiaic prepare`` without Ray, that process alone     the same command again
+    decoder      the decoding process of a build without Ray           recovers by itself
+    ray_decoder  the decoding process of a Ray worker                  recovers by itself
+    worker       a Ray worker that builds shards                       recovers by itself
+    node         the second of two nodes, with its workers; replaced   recovers by itself
+                 at once, or only after the build
+    driver       ``aiaic prepare`` on Ray, its whole process group     command is rerun
+    process      ``aiaic prepare`` without Ray, that process alone     command is rerun
 
-Only processes that this one has started are ever killed.
+Only descendants of this process are ever killed.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from data_prep.shards.verify import verify
 from data_prep.storage.scratch import PREFIX
 from fault_injection.clips import write_clip
 from fault_injection.processes import (
-    PATIENCE_S,
+    TIMEOUT_S,
     Nodes,
     builders,
     decoders,
@@ -44,21 +44,21 @@ from fault_injection.processes import (
 )
 
 RAY_KINDS = ("ray_decoder", "worker", "node", "driver")
-GO_ON = ("decoder", "ray_decoder", "worker", "node")
+SELF_HEALING = ("decoder", "ray_decoder", "worker", "node")
 REJECTED = {"missing": 3, "too_short": 2, "undecodable": 3}
 THIRDS = ("early", "middle", "late")
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Clips, and the command that builds them."""
+    """Source clips and the command that builds them."""
 
     folder: Path
     shards: int
     clips_per_shard: int
 
     def command(self, out: Path, workers: int, *more: str) -> list[str]:
-        """``aiaic prepare`` as a person types it."""
+        """The ``aiaic prepare`` command line."""
         clips, rows = self.folder / "clips", self.folder / "clips.csv"
         command = [sys.executable, "-m", "workflows.cli", "prepare", "--dataset", "vggsound"]
         command += ["--clips", str(clips), "--annotations", str(rows), "--out", str(out), "--json"]
@@ -67,8 +67,8 @@ class World:
 
 
 def make_world(folder: Path, *, clips: int, files: int = 40, shards: int = 12) -> World:
-    """``clips`` clips under names of their own, which are links to ``files`` different ones; eight
-    more are missing, undecodable or too short."""
+    """Makes ``clips`` clips that are hard links to ``files`` distinct ones, and eight more that are
+    missing, undecodable or too short."""
     source, linked = folder / "files", folder / "clips"
     linked.mkdir(parents=True)
     for number in range(files):
@@ -92,33 +92,33 @@ def make_world(folder: Path, *, clips: int, files: int = 40, shards: int = 12) -
 
 
 class Watch:
-    """Looks at a place while it is built: shards started and finished, and when a manifest came."""
+    """Watches a build: shards started and finished, and when the manifest appeared."""
 
     def __init__(self, out: Path, scratch: Path) -> None:
-        self._out, self._scratch, self._ended = out, scratch, threading.Event()
+        self._out, self._scratch, self._stopped = out, scratch, threading.Event()
         self.starts: set[str] = set()
-        """Scratch folders, one for each time a shard is started."""
+        """Names of scratch folders: one for each start of a shard."""
         self.manifest_at: float | None = None
         self.finished_at_manifest = 0
-        self._thread = threading.Thread(target=self._look_on, daemon=True)
+        self._thread = threading.Thread(target=self._poll_until_stopped, daemon=True)
         self._thread.start()
 
     @property
     def finished(self) -> int:
-        """Shards that have a record now."""
+        """Number of shards that have a record now."""
         return len(list((self._out / "records").glob("shard-*.json")))
 
     def stop(self) -> None:
-        """Ends with a last look."""
-        self._ended.set()
+        """Stops after a final poll."""
+        self._stopped.set()
         self._thread.join()
-        self._look()
+        self._poll()
 
-    def _look_on(self) -> None:
-        while not self._ended.wait(0.005):
-            self._look()
+    def _poll_until_stopped(self) -> None:
+        while not self._stopped.wait(0.005):
+            self._poll()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         self.starts.update(path.name for path in self._scratch.glob(f"{PREFIX}*"))
         if self.manifest_at is None and (self._out / MANIFEST_NAME).exists():
             self.manifest_at = time.monotonic()
@@ -127,14 +127,14 @@ class Watch:
 
 @dataclass(kw_only=True)
 class Stage:
-    """Where builds run: the world, a scratch folder, and the cluster where one is needed."""
+    """What builds run in: the world, a scratch folder, and a cluster if one is needed."""
 
     world: World
     scratch: Path
     nodes: Nodes | None = None
 
     def start(self, out: Path, workers: int, *more: str) -> "subprocess.Popen[str]":
-        """A build in a process group of its own."""
+        """Starts a build in its own process group."""
         env = os.environ | {"TMPDIR": str(self.scratch), "OMP_NUM_THREADS": "1"}
         env.pop("RAY_ADDRESS", None)
         if workers:
@@ -153,30 +153,32 @@ class Stage:
             )
 
     def root(self, build: "subprocess.Popen[str]", workers: int) -> int:
-        """The process below which the decoders of a build are found."""
+        """The process whose descendants include the decoders of a build."""
         return os.getpid() if workers else build.pid
 
     def scratch_left(self) -> int:
-        """Scratch folders that lie about."""
+        """Number of scratch folders left behind."""
         return len(list(self.scratch.glob(f"{PREFIX}*")))
 
 
-def ended(build: "subprocess.Popen[str]", out: Path) -> dict[str, Any]:
-    """The report of a build, at its end. Raises RuntimeError if it fails or does not end."""
+def wait_for_report(build: "subprocess.Popen[str]", out: Path) -> dict[str, Any]:
+    """Waits for a build and returns its report; RuntimeError if it fails or times out."""
     try:
-        report, _ = build.communicate(timeout=PATIENCE_S)
+        report, _ = build.communicate(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
         os.killpg(build.pid, signal.SIGKILL)
         build.communicate()
-        raise RuntimeError(f"the build does not end within {PATIENCE_S:g} s") from None
+        raise RuntimeError(f"the build did not end within {TIMEOUT_S:g} s") from None
     if build.returncode:
         lines = out.with_suffix(".err").read_text().replace("\r", "\n").strip().splitlines()
-        raise RuntimeError(f"the build ends with {build.returncode}: {(lines or ['?'])[-1]}")
+        raise RuntimeError(
+            f"the build failed with exit code {build.returncode}: {(lines or ['?'])[-1]}"
+        )
     return json.loads(report.splitlines()[-1])
 
 
 def files_of(out: Path) -> dict[str, str]:
-    """Checksums of what a set consists of, without records and hidden files."""
+    """SHA-256 of each file of a shard set, except records and hidden files."""
     return {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in out.rglob("*")
@@ -185,14 +187,14 @@ def files_of(out: Path) -> dict[str, str]:
 
 
 def left_over(out: Path) -> list[str]:
-    """Unfinished files in a place, by their names without the random part."""
+    """Names of partial files under a folder, without their random part."""
     hidden = (path.name for path in out.rglob(".*") if path.is_file())
     return sorted(re.sub(r"\.[0-9a-f]{12}\.part$", ".part", name) for name in hidden)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Undisturbed:
-    """An undisturbed build: what must come out, and how long it takes."""
+    """An undisturbed build: the expected result, and its timing."""
 
     files: dict[str, str]
     report: dict[str, Any]
@@ -205,17 +207,19 @@ class Undisturbed:
 
 
 def undisturbed(stage: Stage, out: Path, workers: int) -> Undisturbed:
-    """Runs a build to its end."""
+    """Runs a build without a kill."""
     started, watch = time.monotonic(), Watch(out, stage.scratch)
     build = stage.start(out, workers)
     root = stage.root(build, workers)
     wait_for(lambda: decoders(root) or build.poll() is not None, "decoder")
     building_from = time.monotonic()
-    report = ended(build, out)
+    report = wait_for_report(build, out)
     whole_s = time.monotonic() - started
     watch.stop()
     assert watch.manifest_at is not None  # the build has succeeded
-    assert watch.finished_at_manifest == stage.world.shards, "a manifest before its shards"
+    assert watch.finished_at_manifest == stage.world.shards, (
+        "the manifest was published before its shards"
+    )
     verify(str(out))
     return Undisturbed(
         files=files_of(out),
@@ -227,33 +231,34 @@ def undisturbed(stage: Stage, out: Path, workers: int) -> Undisturbed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fate:
-    """What became of a build that was killed."""
+class Outcome:
+    """The outcome of a killed build."""
 
     kind: str
     share: float
-    """When it was to be killed: 0.25 is when a quarter of the shards were finished, and within the
-    time that one takes, by an undisturbed build's duration."""
+    """Requested moment of the kill: 0.25 is when a quarter of the shards are finished. Fractions of
+    a shard are timed by the undisturbed build's mean duration of a shard."""
     finished: int
-    """Shards that were finished at that moment."""
+    """Shards finished at that moment."""
     third: str
-    """Of the build, by these."""
+    """Third of the build in which the kill happened, by finished shards."""
     faults: list[str] = field(default_factory=list)
-    """What is wrong with the set; empty where it equals the undisturbed one."""
+    """What is wrong with the set; empty if it equals the undisturbed one."""
     left_over: list[str] = field(default_factory=list)
-    """Unfinished files beside the set."""
+    """Partial files left in the output folder."""
     scratch: int = 0
-    """Folders left in the machine's temporary one."""
-    again: int = 0
+    """Scratch folders left behind."""
+    restarted: int = 0
     """Shards that were started more than once."""
     to_end_s: float = 0.0
     """From the kill to the build's end."""
     extra_s: float = 0.0
-    """How much longer all of it took than an undisturbed build."""
+    """How much longer the whole took than an undisturbed build."""
 
 
 def draw(rng: random.Random, kinds: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """Kinds in turn, each with moments in the early, the middle and the late third in turn."""
+    """Yields kinds and moments (shares of the build): round-robin over the kinds, and for each kind
+    over the early, middle and late third."""
     seen = dict.fromkeys(kinds, rng.randrange(3))
     while True:
         for kind in kinds:
@@ -261,10 +266,10 @@ def draw(rng: random.Random, kinds: Sequence[str]) -> Iterator[tuple[str, float]
             seen[kind] += 1
 
 
-def disturb(
+def kill_and_resume(
     stage: Stage, kind: str, share: float, expected: Undisturbed, out: Path, rng: random.Random
-) -> Fate | None:
-    """Kills one build and lets it come to its end; None where that came first."""
+) -> Outcome | None:
+    """Kills one build and lets it finish; None if the build finished before the kill."""
     workers = 2 if kind in RAY_KINDS else 0
     started, watch = time.monotonic(), Watch(out, stage.scratch)
     build = stage.start(out, workers)
@@ -277,22 +282,22 @@ def disturb(
         decoding, finished = decoders(root), watch.finished
         hit = _hit(stage, build, kind, rng)
         if not hit or watch.manifest_at is not None:
-            if hit and kind not in GO_ON:
-                build.communicate()  # killed, but nothing was left to do
+            if hit and kind not in SELF_HEALING:
+                build.communicate()  # killed after the manifest was published
             else:
-                ended(build, out)
+                wait_for_report(build, out)
             return None
         killed = time.monotonic()
         faults: list[str] = []
-        if kind not in GO_ON:
+        if kind not in SELF_HEALING:
             build.communicate()
             wait_for(lambda: not still_decoding(decoding), "end of the killed build's decoders")
             faults = half_published(out, expected)
-        faults += _to_the_end(stage, build, kind, expected, out, at_once=rng.random() < 0.5)
+        faults += _finish(stage, build, kind, expected, out, at_once=rng.random() < 0.5)
         watch.stop()
         if watch.finished_at_manifest < stage.world.shards:
-            faults.append(f"the manifest came after {watch.finished_at_manifest} shards")
-        return Fate(
+            faults.append(f"the manifest was published after {watch.finished_at_manifest} shards")
+        return Outcome(
             kind=kind,
             share=round(share, 3),
             finished=finished,
@@ -300,7 +305,7 @@ def disturb(
             faults=faults,
             left_over=left_over(out),
             scratch=stage.scratch_left(),
-            again=len(watch.starts) - stage.world.shards,
+            restarted=len(watch.starts) - stage.world.shards,
             to_end_s=round(time.monotonic() - killed, 2),
             extra_s=round(time.monotonic() - started - expected.whole_s, 2),
         )
@@ -317,7 +322,7 @@ def disturb(
 
 
 def _hit(stage: Stage, build: "subprocess.Popen[str]", kind: str, rng: random.Random) -> bool:
-    """Kills what the kind says; False where there is nothing to kill."""
+    """Kills a process of this kind; False if there is none."""
     if build.poll() is not None:
         return False
     if kind == "node":
@@ -334,12 +339,12 @@ def _hit(stage: Stage, build: "subprocess.Popen[str]", kind: str, rng: random.Ra
             return False
         try:
             os.kill(rng.choice(found), signal.SIGKILL)
-        except ProcessLookupError:  # it has ended
+        except ProcessLookupError:  # it has exited
             return False
     return True
 
 
-def _to_the_end(
+def _finish(
     stage: Stage,
     build: "subprocess.Popen[str]",
     kind: str,
@@ -348,15 +353,15 @@ def _to_the_end(
     *,
     at_once: bool,
 ) -> list[str]:
-    """Waits for the build's end, or runs it again; says what is wrong then."""
+    """Waits for the build or reruns it, then returns what is wrong with the set."""
     faults: list[str] = []
     try:
         if kind == "node" and at_once:
             assert stage.nodes is not None
             stage.nodes.restore()
-        if kind not in GO_ON:
+        if kind not in SELF_HEALING:
             build = stage.start(out, 2 if kind in RAY_KINDS else 0)
-        report = ended(build, out)
+        report = wait_for_report(build, out)
         verify(str(out))
     except (RuntimeError, TimeoutError, ValueError, OSError) as error:
         return [*faults, str(error)]
@@ -364,8 +369,10 @@ def _to_the_end(
         faults.append(f"the counts are {_counts(report)}, not {_counts(expected.report)}")
     files = files_of(out)
     if files != expected.files:
-        others = sorted(name for name, _ in files.items() ^ expected.files.items())
-        faults.append(f"other than undisturbed: {', '.join(dict.fromkeys(others))}")
+        different = sorted(name for name, _ in files.items() ^ expected.files.items())
+        faults.append(
+            f"files differ from the undisturbed build: {', '.join(dict.fromkeys(different))}"
+        )
     return faults
 
 
@@ -374,14 +381,14 @@ def _counts(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def half_published(out: Path, expected: Undisturbed) -> list[str]:
-    """What a place holds, just after a kill, that it must not hold under a final name."""
+    """What a folder contains right after a kill that must not exist under a final name."""
     files = files_of(out)
     wrong = [name for name, sha256 in files.items() if expected.files.get(name) != sha256]
     faults = [f"{name} is half-published" for name in wrong]
     if MANIFEST_NAME in files and len(files) < len(expected.files):
-        faults.append("there is a manifest before its shards")
+        faults.append("the manifest exists before its shards")
     sizes = {path.name: path.stat().st_size for path in (out / "shards").glob("[!.]*")}
     for path in (out / "records").glob("[!.]*"):
         if not records.tars_exist(records.decode(path.read_bytes()), sizes.get):
-            faults.append(f"{path.name} vouches for tars that are not there")
+            faults.append(f"{path.name} refers to tars that do not exist")
     return faults

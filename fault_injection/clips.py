@@ -1,4 +1,4 @@
-"""Clips made on the spot, whose frames show their own number."""
+"""Synthesizes clips whose frames encode their own number."""
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -28,9 +28,9 @@ def write_clip(
     video_options: dict[str, str] | None = None,
     edit: Callable[[np.ndarray, int], np.ndarray] = lambda image, number: image,
 ) -> Path:
-    """Writes a clip whose frames show their own number: bit k of it is the k-th of eight bars.
+    """Writes a clip whose frames encode their own number: bit k is the k-th of eight vertical bars.
 
-    With ``color`` the frames are of that one RGB colour instead; ``edit`` changes each picture.
+    With ``color``, all frames have that RGB colour instead; ``edit`` modifies each frame.
     ``tone_hz=None``: no sound stream.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

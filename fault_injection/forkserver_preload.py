@@ -1,3 +1,3 @@
-"""What every process of ``train_kills`` needs, loaded once before it is forked."""
+"""Imports that all processes of ``train_kills`` share, loaded once before they are forked."""
 
 import aiaic.training.loop  # noqa: F401

@@ -1,4 +1,4 @@
-"""Processes that the tests have started: found by what they do, and nodes of Ray to kill."""
+"""Finds the processes that a test has started, and Ray nodes that can be killed."""
 
 import os
 import signal
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 DECODER = "data_prep.media.worker_main"
-"""In the command line of a process that decodes."""
-PATIENCE_S = 120.0
+"""Part of the command line of a decoding process."""
+TIMEOUT_S = 120.0
 _STARTS = 3
 
 
 def descendants(root: int) -> dict[int, str]:
-    """Command lines of the living processes below one, by process id."""
+    """Process id -> command line of all running descendants of a process."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -34,46 +34,46 @@ def descendants(root: int) -> dict[int, str]:
 
 
 def decoders(root: int) -> list[int]:
-    """Processes below one that decode."""
+    """Process ids of the decoding descendants of a process."""
     return sorted(pid for pid, line in descendants(root).items() if DECODER in line)
 
 
 def builders(root: int) -> list[int]:
-    """Ray's workers below a process that build shards."""
+    """Process ids of the Ray workers that build shards, among the descendants of a process."""
     return sorted(pid for pid, line in descendants(root).items() if "ShardBuilder" in line)
 
 
 def still_decoding(pids: Sequence[int]) -> list[int]:
-    """Those processes that still decode, even if they have another parent now."""
+    """Which of these processes are still decoding, even if they have been reparented."""
     alive = []
     for pid in pids:
         with suppress(OSError):
-            line = Path(f"/proc/{pid}/cmdline").read_bytes()  # empty for the dead
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()  # empty for a zombie
             if DECODER.encode() in line:
                 alive.append(pid)
     return alive
 
 
-def wait_for(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
-    """What ``condition`` returns as soon as that is true."""
-    deadline = time.monotonic() + patience_s
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:
+    """Polls ``condition`` until it returns something true, and returns that."""
+    deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"no {what} after {patience_s:g} s")
+            raise TimeoutError(f"no {what} after {timeout_s:g} s")
         time.sleep(0.03)
     return found
 
 
 @dataclass(kw_only=True)
 class Nodes:
-    """Two nodes of Ray in this machine, of one processor each; the second can be killed."""
+    """Two Ray nodes with one CPU each on this machine; the second can be killed."""
 
     cluster: Any
     second: Any = None
     killed: bool = False
 
     def kill(self) -> None:
-        """Kills the second node at once: the raylet and all that it has started."""
+        """Kills the second node abruptly: the raylet and its descendants."""
         self.killed = True
         raylet = self.second.all_processes["raylet"][0].process.pid
         for pid in (raylet, *descendants(raylet)):
@@ -81,7 +81,7 @@ class Nodes:
                 os.kill(pid, signal.SIGKILL)
 
     def restore(self) -> None:
-        """Another second node in place of the one that was killed, if it was."""
+        """Replaces the second node if it has been killed."""
         if self.second is not None:
             if not self.killed:
                 return
@@ -90,11 +90,11 @@ class Nodes:
         self.second, self.killed = self.add(), False
 
     def add(self, **more: Any) -> Any:
-        """A node of one processor. Ray gives it 30 s to start, which a busy machine may exceed."""
+        """Adds a node with one CPU; retries if a busy machine exceeds Ray's 30 s to start it."""
         for attempt in range(_STARTS):
             try:
                 return self.cluster.add_node(num_cpus=1, object_store_memory=80 << 20, **more)
-            except Exception as error:  # Ray raises no more special class
+            except Exception as error:  # Ray raises no more specific exception
                 if "timed out" not in str(error) or attempt == _STARTS - 1:
                     raise
         raise AssertionError
@@ -102,7 +102,7 @@ class Nodes:
 
 @contextmanager
 def two_nodes(scratch: Path) -> Iterator[Nodes]:
-    """A cluster whose processes keep their temporary files in ``scratch``, a short path."""
+    """A cluster whose processes put their temporary files in ``scratch``, a short path."""
     from ray.cluster_utils import Cluster
 
     before = dict(os.environ)

@@ -1,7 +1,7 @@
-"""A loopback HTTP proxy in front of a real S3 server that makes a share of the calls fail.
+"""A loopback HTTP proxy in front of a real S3 server that makes some calls fail.
 
-The Host header is passed on unchanged, so that signatures stay valid. Which call fails, and how, is
-drawn from a seed or decided by a function that a test gives.
+The Host header is forwarded unchanged, so that signatures stay valid. Which calls fail, and how, is
+drawn from a seed or decided by a function of the test.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 FAULTS = ("slow_down", "hang", "cut", "short", "lost", "slow")
-"""503 SlowDown, and nothing happens; no answer, ever; the connection is dropped within the answer;
-an object's body that is well formed but shorter than the object; the call is carried out and its
-answer dropped; an answer that takes its time. Besides: ``damage`` turns a bit of what is sent, and
-the refusals below."""
+"""In this order: 503 SlowDown without effect; no response at all; the connection is dropped within
+the response; a well-formed response with less than the requested content; the call takes effect but
+its response is dropped; a delayed response. There are also ``damage``, which flips a bit of the
+request body, and the error responses below."""
 Plan = Callable[[str, str], str]
-"""Method and path of a call -> its fault, or an empty string."""
+"""Maps method and path of a call to its fault, or to an empty string."""
 
 _ANSWERS = {
     "slow_down": (503, "SlowDown"),
@@ -31,25 +31,25 @@ _ANSWERS = {
     "conflict": (409, "ConditionalRequestConflict"),
 }
 _PER_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}
-_LONGEST_HANG_S = 60.0
+_MAX_HANG_S = 60.0
 _SLOW_S = 0.2
 
 
 def at_random(share: float, seed: int, faults: tuple[str, ...] = FAULTS) -> Plan:
-    """This share of the calls, each fault equally often: dealt from packs, each shuffled again."""
-    pack = [*faults, *[""] * round(len(faults) / share - len(faults))]
+    """Makes this share of the calls fail, each fault equally often: draws from shuffled decks."""
+    deck = [*faults, *[""] * round(len(faults) / share - len(faults))]
     draw, left = random.Random(seed), list[str]()
 
     def plan(method: str, path: str) -> str:
         if not left:
-            left.extend(draw.sample(pack, len(pack)))
+            left.extend(draw.sample(deck, len(deck)))
         return left.pop()
 
     return plan
 
 
 def first(fault: str, method: str, times: int = 1, within: str = "") -> Plan:
-    """The first calls of one method whose path holds ``within``."""
+    """Makes the first calls of one method whose path contains ``within`` fail."""
     left = [times]
 
     def plan(called: str, path: str) -> str:
@@ -62,7 +62,7 @@ def first(fault: str, method: str, times: int = 1, within: str = "") -> Plan:
 
 
 class S3Proxy(ThreadingHTTPServer):
-    """Listens as soon as it is created; ``running`` answers calls."""
+    """Listens as soon as it is created; serves calls within ``running``."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -72,23 +72,23 @@ class S3Proxy(ThreadingHTTPServer):
         self.server = server
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
         self._lock = threading.Lock()
-        self.turn = threading.Lock()
-        """Of the conditional writes."""
+        self.conditional_writes = threading.Lock()
+        """Serializes conditional writes."""
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all calls and injects no more faults."""
+        """Forgets all calls and stops injecting faults."""
         self.plan: Plan = lambda method, path: ""
         self.calls: list[tuple[str, str]] = []
         """Method and path of every call."""
         self.injected: Counter[str] = Counter()
-        """Calls with a fault, by fault."""
+        """Number of calls by injected fault."""
 
     def next_fault(self, method: str, path: str) -> str:
-        """Counts a call and returns its fault.
+        """Records a call and returns its fault.
 
-        Counted at once: where the server is slow, a client may have given up and asked again before
-        the fault has happened.
+        Recorded before the fault happens: with a slow server, a client may time out and retry
+        before then.
         """
         with self._lock:
             self.calls.append((method, path))
@@ -97,8 +97,8 @@ class S3Proxy(ThreadingHTTPServer):
                 self.injected[fault] += 1
             return fault
 
-    def rename(self, fault: str, happened: str) -> None:
-        """Counts a fault as another one."""
+    def recount(self, fault: str, happened: str) -> None:
+        """Counts an injected fault as another one."""
         with self._lock:
             self.injected[fault] -= 1
             self.injected[happened] += 1
@@ -112,7 +112,7 @@ class S3Proxy(ThreadingHTTPServer):
         return (self.injected.total() - self.injected["slow"]) / max(1, len(self.calls))
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is what some faults are about."""
+        """Ignores disconnected clients, which some faults cause."""
 
     @contextlib.contextmanager
     def running(self) -> Iterator["S3Proxy"]:
@@ -135,14 +135,14 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         fault = self.server.next_fault(self.command, self.path)
         if fault == "hang":
-            select.select([self.connection], [], [], _LONGEST_HANG_S)  # until the client goes
+            select.select([self.connection], [], [], _MAX_HANG_S)  # until the client disconnects
             self.close_connection = True
         elif fault in _ANSWERS:
             status, code = _ANSWERS[fault]
             content = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
             self._answer(status, [("Content-Type", "application/xml")], content)
         else:
-            self._pass_on(body, fault)
+            self._forward(body, fault)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_call
 
@@ -156,21 +156,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return content
 
-    def _pass_on(self, body: bytes, fault: str) -> None:
+    def _forward(self, body: bytes, fault: str) -> None:
         if fault == "slow":
             time.sleep(_SLOW_S)
         if fault == "damage" and body:
             body = body[:-1] + bytes([body[-1] ^ 1])
         conditional = "If-Match" in self.headers or "If-None-Match" in self.headers
-        # moto looks and then writes, in a thread for each call: two could find nothing there.
-        with self.server.turn if conditional else contextlib.nullcontext():
+        # moto checks and then writes, in a thread per call: two could pass the check at once.
+        with self.server.conditional_writes if conditional else contextlib.nullcontext():
             self.server.transfer("to", len(body))
             answer, content = self._ask(body)
             self.server.transfer("from", len(content))
         headers = [(n, v) for n, v in answer.getheaders() if n.lower() not in _PER_HOP]
         is_object = self.command == "GET" and "xml" not in (answer.getheader("Content-Type") or "")
         if fault == "short" and not (is_object and answer.status in (200, 206)):
-            self.server.rename(fault, "lost")
+            self.server.recount(fault, "lost")
             fault = "lost"
         if fault == "lost":
             self.close_connection = True
@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(answer.status, headers, content, length, cut=fault == "cut")
 
     def _ask(self, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
-        """The server's answer to this call."""
+        """Forwards the call and returns the server's response and its body."""
         upstream = http.client.HTTPConnection(urlsplit(self.server.server).netloc, timeout=60)
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -208,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
         if status != http.client.NO_CONTENT:
             self.send_header("Content-Length", length or str(len(content)))
         if cut and not (content and self.command != "HEAD"):
-            self.close_connection = True  # the headers never end
+            self.close_connection = True  # truncated headers
             head = b"".join(self._headers_buffer)
             self._headers_buffer.clear()
             self.wfile.write(head[: len(head) // 2])
@@ -219,4 +219,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = self.close_connection or cut
 
     def log_message(self, format: str, *args: object) -> None:
-        """Silent."""
+        """Logs nothing."""

@@ -33,10 +33,10 @@ class S3Server:
     endpoint: str
     """``http://127.0.0.1:port``"""
     env: dict[str, str]
-    """What a process needs in order to reach it: credentials and endpoint."""
+    """Environment variables that a client needs: credentials and endpoint."""
 
     def new_place(self) -> str:
-        """URI of a fresh, empty bucket; reaching it takes ``env``."""
+        """Creates an empty bucket and returns its URI; access requires ``env``."""
         name = f"bucket-{uuid.uuid4().hex[:12]}"
         client = boto3.client(
             "s3",
@@ -50,7 +50,7 @@ class S3Server:
         return f"s3://{name}"
 
     def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Makes this process, and those it starts, talk to it."""
+        """Makes this process and its children use this server."""
         for name, value in self.env.items():
             monkeypatch.setenv(name, value)
 
@@ -65,7 +65,7 @@ def _program(name: str) -> str:
 
 @contextlib.contextmanager
 def _served(command: list[str]) -> Iterator[S3Server]:
-    """Runs a server that prints the free port it chose; ends that very process and no other."""
+    """Runs a server that chooses a free port and prints it; terminates it on exit."""
     with (
         tempfile.NamedTemporaryFile() as output,
         subprocess.Popen(
@@ -88,7 +88,7 @@ def _printed_endpoint(process: "subprocess.Popen[bytes]", output: Path) -> str:
     deadline = time.monotonic() + 120
     while not (found := re.search(r"http://127\.0\.0\.1:\d+", output.read_text())):
         assert process.poll() is None, f"{process.args} ended: {output.read_text()}"
-        assert time.monotonic() < deadline, f"{process.args} does not print its port"
+        assert time.monotonic() < deadline, f"{process.args} did not print its port"
         time.sleep(0.05)
     return found[0]
 

@@ -1,4 +1,4 @@
-"""Settings of trainings that take seconds; how many steps, and how often saved, is the tests'."""
+"""Settings for training runs of a few seconds; tests add numbers of steps and save intervals."""
 
 TINY = (
     *(f"model.{part}.width=8" for part in ("backbone", "scene", "sound")),

@@ -1,11 +1,12 @@
-"""Trainings that are killed at a drawn moment, resumed, and compared with an undisturbed one.
+"""Kills training runs at random moments, resumes them, and compares them with an undisturbed run.
 
-A moment is a call of a function of the program, before or after which the process kills itself by
-SIGKILL: in a step, in the writing of a checkpoint, in its upload, around its commit, or as the
-stage starts. Each training is a separate process; a resumed one may be killed again.
+A moment is a call of some function, before or after which the process kills itself with SIGKILL:
+during a step, while a checkpoint is written or uploaded, around its commit, or while the stage
+starts. Each run is a separate process; a resumed one may be killed again.
 """
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -32,21 +33,21 @@ SETTINGS = (
     "training.validate_every=6",
     "training.save_every=3",
 )
-"""Twelve steps of a quarter of an epoch each, with a checkpoint after every third."""
+"""Twelve steps of a quarter epoch each, with a checkpoint after every third step."""
 _FILES = ("checkpoint.json", "model.safetensors", "training.safetensors", "stage.json")
 _TIMES = ("seconds", "goodput", "samples_per_s")
 
 
 @dataclass(frozen=True)
 class Point:
-    """A function whose calls are moments to be killed at."""
+    """A function at whose calls the process may be killed."""
 
     module: str
     name: str
     after: bool = False
-    """Kill when it has returned; else as it is called."""
+    """Kill after it returns instead of before it is called."""
     half: bool = False
-    """Kill when it has returned, and the file of its second argument is cut in half."""
+    """Kill after it returns, once the file of its second argument is truncated to half."""
 
 
 POINTS: Mapping[str, Sequence[Point]] = {
@@ -88,16 +89,16 @@ POINTS: Mapping[str, Sequence[Point]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Kill:
-    """Where one process ends itself."""
+    """When a process kills itself."""
 
     point: Point
     call: int
-    """At which call of the function, from 1."""
+    """Number of the call of the function, from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One stage, and the kills that it has to survive one after the other."""
+    """One stage, and the kills that it must survive in turn."""
 
     stage: int
     moment: str
@@ -105,18 +106,18 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fate:
+class Outcome:
     """The outcome of a case."""
 
     case: Case
     killed: int
-    """How many of its kills happened: a call may come less often than was drawn."""
+    """How many of its kills happened: the function may be called less often than was drawn."""
     faults: list[str] = field(default_factory=list)
-    """In what the end differs from the undisturbed one."""
+    """Files that differ from the undisturbed run."""
 
 
 def cases(seed: int, points: Mapping[str, Sequence[Point]] = POINTS) -> Iterator[Case]:
-    """Stages and moments in turn, the rest drawn; every third is killed twice."""
+    """Yields cases: stages and moments in turn, kills at random; every third case has two kills."""
     rng = random.Random(seed)
     number = 0
     while True:
@@ -131,7 +132,7 @@ def cases(seed: int, points: Mapping[str, Sequence[Point]] = POINTS) -> Iterator
 
 def _draw(rng: random.Random, points: Sequence[Point]) -> Kill:
     point = rng.choice(points)
-    often = {
+    usual_calls = {
         "decode_jpeg": 40,
         "train_step": STEPS,
         "backward": STEPS,
@@ -139,12 +140,14 @@ def _draw(rng: random.Random, points: Sequence[Point]) -> Kill:
         "publish": 9,
         "put": 9,
     }
-    calls = often.get(point.name, 3 if point.name in ("write", "write_record", "prune") else 1)
+    calls = usual_calls.get(
+        point.name, 3 if point.name in ("write", "write_record", "prune") else 1
+    )
     return Kill(point=point, call=rng.randint(1, calls))
 
 
 def make_shards(folder: Path, make_clip: Callable[..., Path]) -> str:
-    """Four shards of 36 clips in two colours."""
+    """Builds four shards of 36 clips in two colours; returns their place."""
     from data_prep import catalog
     from data_prep.media.sample import MediaSettings
     from data_prep.shards import build
@@ -163,12 +166,12 @@ def make_shards(folder: Path, make_clip: Callable[..., Path]) -> str:
 
 
 class Trainings:
-    """Trainings of one world, each in a process of its own.
+    """Training runs on the same shards, each in its own process.
 
     Args:
         shards: place of the shards.
-        folder: for runs, which lie in it or, where it is in an object store, below it.
-        environment: for the processes: how they reach the store.
+        folder: place under which the runs are written.
+        environment: environment variables for the processes, with which they reach the store.
     """
 
     def __init__(self, shards: str, folder: str, environment: Mapping[str, str]) -> None:
@@ -176,28 +179,28 @@ class Trainings:
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload(["fault_injection.forkserver_preload"])
         _start_server()
-        self.whole = f"{folder}/undisturbed"
-        assert self._train(self.whole, STAGES, None) == 0, "the undisturbed run fails"
+        self.undisturbed = f"{folder}/undisturbed"
+        assert self._train(self.undisturbed, STAGES, None) == 0, "the undisturbed run failed"
 
-    def suffer(self, case: Case, number: int) -> Fate:
-        """Kill a training of a stage as a case says, let it resume until its end, and check it."""
+    def kill_and_resume(self, case: Case, number: int) -> Outcome:
+        """Runs a case: kills a run of its stage, resumes it until it finishes, and checks it."""
         out, killed = f"{self._folder}/{number}", 0
         for kill in (*case.kills, None):
             code = self._train(out, (case.stage,), kill)
             if code == -signal.SIGKILL:
                 killed += 1
             elif code != 0:
-                return Fate(case=case, killed=killed, faults=[f"ended with code {code}"])
-        ours, theirs = (content(run, case.stage) for run in (out, self.whole))
+                return Outcome(case=case, killed=killed, faults=[f"failed with exit code {code}"])
+        ours, theirs = (content(run, case.stage) for run in (out, self.undisturbed))
         faults = [
             name
             for name in sorted(ours.keys() | theirs.keys())
             if ours.get(name) != theirs.get(name)
         ]
-        return Fate(case=case, killed=killed, faults=faults)
+        return Outcome(case=case, killed=killed, faults=faults)
 
     def _train(self, out: str, stages: tuple[int, ...], kill: Kill | None) -> int:
-        arguments = (self._shards, out, self.whole, stages, kill, self._environment)
+        arguments = (self._shards, out, self.undisturbed, stages, kill, self._environment)
         process = self._processes.Process(target=train, args=arguments)
         process.start()
         process.join(300)
@@ -209,7 +212,7 @@ class Trainings:
 
 
 def _start_server() -> None:
-    """Start the fork server: its socket needs a path of at most 107 bytes, whatever TMPDIR is."""
+    """Starts the fork server in /tmp: its socket path must not exceed 107 bytes."""
     given, tempfile.tempdir = tempfile.tempdir, "/tmp"
     try:
         forkserver.ensure_running()
@@ -218,10 +221,10 @@ def _start_server() -> None:
 
 
 def train(
-    shards: str, out: str, whole: str, stages: tuple[int, ...], kill: Kill | None,
+    shards: str, out: str, undisturbed: str, stages: tuple[int, ...], kill: Kill | None,
     environment: Mapping[str, str],
 ) -> None:  # fmt: skip
-    """What a process does: the stages of a run, from the undisturbed run's stage before."""
+    """Entry point of a process: trains stages from the undisturbed run's previous stage."""
     os.environ.update(environment)
     from aiaic import recipes
     from workflows.artifacts import run_folder
@@ -236,7 +239,7 @@ def train(
         shards=shards,
         split="train",
         out=out,
-        init=run_folder.stage_place(whole, first - 1) if first > 1 else None,
+        init=run_folder.stage_place(undisturbed, first - 1) if first > 1 else None,
     )
     samples = open_samples(shards, "train")
     if kill is not None:
@@ -245,13 +248,13 @@ def train(
 
 
 def arm(kill: Kill) -> None:
-    """Replace a function by one that ends this process at the drawn call."""
+    """Replaces a function by one that kills this process at the chosen call."""
     module = sys.modules[kill.point.module]
     function: Callable[..., Any] = getattr(module, kill.point.name)
-    calls, turn = iter(range(1, 1 << 30)), threading.Lock()
+    calls, lock = itertools.count(1), threading.Lock()
 
-    def dying(*arguments: Any, **named: Any) -> Any:
-        with turn:
+    def wrapper(*arguments: Any, **named: Any) -> Any:
+        with lock:
             due = next(calls) == kill.call
         if due and not (kill.point.after or kill.point.half):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -263,17 +266,17 @@ def arm(kill: Kill) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    setattr(module, kill.point.name, dying)
+    setattr(module, kill.point.name, wrapper)
 
 
 def content(run: str, stage: int) -> dict[str, str]:
-    """SHA-256 of all that a finished stage consists of, without the times that it took."""
+    """SHA-256 of each file of a finished stage, without timings."""
     from data_prep import storage
     from workflows.artifacts import run_folder
 
     place = run_folder.stage_place(run, stage)
     digests = {}
-    if storage.is_local(place):  # listings leave hidden names out
+    if storage.is_local(place):  # listings omit hidden files
         digests |= {path.name: "left over" for path in Path(place).glob(".step-*")}
     for file in storage.list_files(place):
         name = Path(file.name).name

@@ -1,12 +1,12 @@
-"""Trainings on a real cluster of Ray, and what happens to them there.
+"""Kills workers, nodes and drivers of training runs on a real Ray cluster.
 
-Each driver is ``aiaic train`` in a process group of its own; its workers run on two nodes of Ray in
-this machine. As a script this is the driver:
+Each driver is ``aiaic train`` in its own process group; its workers run on two Ray nodes on this
+machine. Run as a script, this module is the driver:
 
     python -m fault_injection.train_kills_ray train --stage all ...
 
-whose workers take their time over each step and each checkpoint, so that there is something to hit
-on a machine of any speed. Only processes that this one has started are ever killed.
+Its workers are slowed down in each step and each checkpoint, so that kills hit both on a machine of
+any speed. Only descendants of this process are ever killed.
 """
 
 import json
@@ -31,7 +31,7 @@ _ROOT = Path(__file__).parents[1]
 
 
 def work(values: dict[str, Any]) -> Any:
-    """What a worker does, without haste."""
+    """The training function of a worker, slowed down."""
     import ray.train
 
     from aiaic.checkpointing import checkpoint
@@ -40,16 +40,16 @@ def work(values: dict[str, Any]) -> Any:
 
     hang = _hang_of(values["job"]["out"])
     if ray.train.get_context().get_world_rank() == 0:
-        loop.train_step = _noted(loop.train_step, _steps_of(values["job"]["out"]))
+        loop.train_step = _logged(loop.train_step, _steps_of(values["job"]["out"]))
     elif ray.train.get_context().get_world_rank() == 1 and hang.exists():
         hang.unlink()
         os.kill(os.getpid(), signal.SIGSTOP)
-    loop.train_step = _slowly(loop.train_step, STEP_S)
-    checkpoint.write_record = _slowly(checkpoint.write_record, SAVE_S)
+    loop.train_step = _slowed(loop.train_step, STEP_S)
+    checkpoint.write_record = _slowed(checkpoint.write_record, SAVE_S)
     return train_worker.train(values)
 
 
-def _slowly(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+def _slowed(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
     def slow(*arguments: Any, **named: Any) -> Any:
         time.sleep(seconds)
         return function(*arguments, **named)
@@ -57,13 +57,13 @@ def _slowly(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
     return slow
 
 
-def _noted(function: Callable[..., Any], steps: Path) -> Callable[..., Any]:
-    def noted(trainer: Any, *arguments: Any) -> Any:
+def _logged(function: Callable[..., Any], steps: Path) -> Callable[..., Any]:
+    def logged(trainer: Any, *arguments: Any) -> Any:
         with steps.open("a") as file:
             file.write(f"{trainer.step}\n")
         return function(trainer, *arguments)
 
-    return noted
+    return logged
 
 
 def _steps_of(out: str | Path) -> Path:
@@ -75,9 +75,9 @@ def _hang_of(out: str | Path) -> Path:
 
 
 def drive() -> int:
-    """The command line, with slow workers and a driver that soon sees that the cluster grows.
+    """Runs the command line with slow workers and a driver that soon notices that the cluster grew.
 
-    With RAYS_OWN in the environment, Ray Train itself restarts one or two workers.
+    If RAYS_OWN is set in the environment, Ray Train itself restarts and resizes the workers.
     """
     import logging
 
@@ -90,11 +90,11 @@ def drive() -> int:
     retry_policy.DELAYS_S = retry_policy.DELAYS_S[: int(os.environ.get("DELAYS", "9"))]
     train_driver.GROW_EVERY_S = 2.0
     train_driver.FLUSH_WITHIN_S = 5.0
-    started = train_driver._Driver._trainer
+    original = train_driver._Driver._trainer
 
-    def tell(driver: Any, count: int, channel: Any) -> Any:
+    def log_workers(driver: Any, count: int, channel: Any) -> Any:
         sys.stderr.write(f"workers: {count}\n")
-        trainer = started(driver, count, channel)
+        trainer = original(driver, count, channel)
         trainer.train_loop_per_worker = train_kills_ray.work
         return trainer
 
@@ -103,34 +103,34 @@ def drive() -> int:
         elastic_scaling.ScalingConfig = lambda **_: ray.train.ScalingConfig(
             num_workers=(1, 2), elastic_resize_monitor_interval_s=train_driver.GROW_EVERY_S
         )
-    train_driver._Driver._trainer = tell  # pyright: ignore[reportAttributeAccessIssue]
+    train_driver._Driver._trainer = log_workers  # pyright: ignore[reportAttributeAccessIssue]
     logging.captureWarnings(True)
     return cli.main(sys.argv[1:])
 
 
 @dataclass(kw_only=True)
 class Driver:
-    """One training and the commands that have carried it on so far."""
+    """One training run, whose command may be started several times."""
 
     nodes: Nodes
     shards: str
     out: Path
     arguments: Sequence[str]
-    """Of ``aiaic train``, beside shards and out."""
+    """Arguments of ``aiaic train`` besides shards and output folder."""
     environment: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[str] | None" = None
 
     def hang(self) -> None:
-        """Let a worker stop as it starts, once."""
+        """Makes the next worker of rank 1 hang as it starts, once."""
         _hang_of(self.out).touch()
 
     @property
     def hang_is_due(self) -> bool:
-        """Whether no worker has stopped so yet."""
+        """Whether no worker has hung yet since ``hang``."""
         return _hang_of(self.out).exists()
 
     def start(self) -> None:
-        """Start the command, or start it again."""
+        """Starts or restarts the command."""
         command = [sys.executable, "-m", "fault_injection.train_kills_ray", "train"]
         command += ["--shards", self.shards, "--out", str(self.out), "--tracking-uri", "none"]
         environment = os.environ | {"RAY_ADDRESS": self.nodes.cluster.address}
@@ -146,57 +146,57 @@ class Driver:
                 start_new_session=True,
             )
 
-    def end(self, patience_s: float = 240) -> int:
-        """The command's exit code."""
+    def wait(self, timeout_s: float = 240) -> int:
+        """Waits for the command and returns its exit code."""
         assert self.process is not None
-        return self.process.wait(patience_s)
+        return self.process.wait(timeout_s)
 
     def kill(self) -> None:
-        """Kill the command, if it is still there."""
+        """Kills the command if it is still running."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     @property
     def log_lines(self) -> list[str]:
-        """Lines on stderr."""
+        """Non-empty lines that the command has written to stderr."""
         text = self._errors.read_text().replace("\r", "\n")
         return [line for line in text.splitlines() if line.strip()]
 
     @property
     def sizes(self) -> list[int]:
-        """Workers of each attempt."""
+        """Number of workers of each attempt."""
         return [int(line[9:]) for line in self.log_lines if line.startswith("workers: ")]
 
     @property
     def repeated(self) -> int:
-        """Steps that rank 0 has started more than once, so far."""
+        """Number of steps that rank 0 has repeated so far."""
         started = _steps_of(self.out).read_text().split()
         return len(started) - len(set(started))
 
     def newest(self, stage: int) -> int:
-        """Step of the newest checkpoint; 0 where there is none."""
+        """Step of the newest checkpoint; 0 if there is none."""
         found = (self.out / f"stage{stage}").glob("step-*/checkpoint.json")
         return max((int(path.parent.name[5:]) for path in found), default=0)
 
-    def saved(self, stage: int, step: int) -> None:
-        """Wait for a checkpoint of at least that step."""
+    def wait_for_checkpoint(self, stage: int, step: int) -> None:
+        """Waits for a checkpoint of at least this step."""
         self._wait(lambda: self.newest(stage) >= step, f"checkpoint of step {step}")
 
-    def grown(self, attempts: int) -> None:
-        """Wait for an attempt, and for a checkpoint of it."""
+    def wait_for_attempt(self, attempts: int) -> None:
+        """Waits until this many attempts have started and the last one has saved a checkpoint."""
         self._wait(lambda: len(self.sizes) >= attempts, f"attempt {attempts}")
         self._wait(workers, "worker")
         before = sum(map(self.newest, (1, 2, 3)))
         self._wait(lambda: sum(map(self.newest, (1, 2, 3))) > before, "checkpoint")
 
     def _wait(self, condition: Callable[[], Any], what: str) -> Any:
-        ended = wait_for(lambda: condition() or self._code is not None, what, 180)
+        result = wait_for(lambda: condition() or self._code is not None, what, 180)
         if not condition() and self._code is not None:
             raise RuntimeError(
                 f"no {what}: the driver ended with {self._code}: {self.log_lines[-3:]}"
             )
-        return ended
+        return result
 
     @property
     def _code(self) -> int | None:
@@ -209,13 +209,13 @@ class Driver:
 
 
 def workers() -> list[int]:
-    """Ray Train's workers that train, or are about to."""
+    """Process ids of Ray Train's workers."""
     lines = descendants(os.getpid()).items()
     return sorted(pid for pid, line in lines if "RayTrainWorker" in line)
 
 
 def faults(shards: str, out: Path, settings: Sequence[str], stages: Sequence[int]) -> list[str]:
-    """What is wrong with a finished run: each sample of each step has to count exactly once."""
+    """What is wrong with a finished run: each sample of each step must count exactly once."""
     from aiaic import recipes
     from aiaic.checkpointing import checkpoint
     from aiaic.loading import sampler
@@ -234,11 +234,11 @@ def faults(shards: str, out: Path, settings: Sequence[str], stages: Sequence[int
         steps = (recipe.stage1, recipe.stage2, recipe.stage3)[stage - 1].steps
         record = checkpoint.read_record(folder / finished.final)
         if record.ledger != sampler.ledger(samples.train, recipe.sampling, 0, steps):
-            found.append(f"stage {stage}: samples were lost, or trained on twice")
+            found.append(f"stage {stage}: samples were skipped or repeated")
         every = recipe.training.report_every
         expected = [step for step in range(1, steps + 1) if step % every == 0 or step == steps]
         if [row["step"] for row in record.curves if "loss" in row] != expected:
-            found.append(f"stage {stage}: the curves have other steps")
+            found.append(f"stage {stage}: the curves have missing or extra steps")
         for name in (finished.final, finished.best):
             checkpoint.verify(folder / name)
         found += [f"{path.name} is left over" for path in folder.glob(".step-*")]
@@ -247,20 +247,20 @@ def faults(shards: str, out: Path, settings: Sequence[str], stages: Sequence[int
 
 @dataclass(frozen=True, kw_only=True)
 class Kill:
-    """Who is killed when."""
+    """What is killed, and when."""
 
     kind: str
     stage: int
     step: int
-    """After the checkpoint of this step; the last one's where this is a moment of the start."""
+    """Kill after the checkpoint of this step; ignored if ``moment`` is ``start``."""
     moment: str
-    """``step``: between two checkpoints; ``save``: while one is written; ``start``: as soon as the
-    workers have been restarted after the kill before."""
+    """``step``: between two checkpoints; ``save``: while one is written; ``start``: just after the
+    workers have restarted from the previous kill."""
     delay_s: float
 
 
 def draw(seed: int, count: int, steps: int, every: int) -> Iterator[Kill]:
-    """Kinds in turn, moments in turn, over all stages."""
+    """Yields kills: kinds and moments in turn, spread over all stages."""
     rng = random.Random(seed)
     for number in range(count):
         stage, within = 1 + 3 * number // count, 3 * number % count / count
@@ -275,49 +275,49 @@ def draw(seed: int, count: int, steps: int, every: int) -> Iterator[Kill]:
 
 
 @dataclass(kw_only=True)
-class Fate:
-    """What a kill has cost."""
+class Outcome:
+    """The outcome of a kill."""
 
     kill: Kill
     at_step: int = 0
-    """Newest checkpoint at that moment."""
+    """Step of the newest checkpoint when the kill happened."""
     detected_s: float = 0.0
-    """From the kill until new workers run, or the command was given again."""
+    """From the kill until new workers run."""
     back_s: float = 0.0
-    """From the kill until the next checkpoint."""
+    """From the kill until the next checkpoint; 0 if another kill came first."""
 
 
-def suffer(driver: Driver, kills: Sequence[Kill]) -> list[Fate]:
-    """Let a training be killed in all these ways, one after the other, and end."""
-    fates: list[Fate] = []
+def kill_and_resume(driver: Driver, kills: Sequence[Kill]) -> list[Outcome]:
+    """Starts a training run and kills it as listed; the caller waits for it to finish."""
+    outcomes: list[Outcome] = []
     before: set[int] = set()
     driver.start()
     for kill in kills:
         if kill.moment == "start":
             driver._wait(lambda before=before: set(workers()) - before, "new worker")
         else:
-            driver.saved(kill.stage, kill.step)
+            driver.wait_for_checkpoint(kill.stage, kill.step)
             if kill.moment == "save":
                 folder = driver.out / f"stage{kill.stage}"
                 driver._wait(lambda folder=folder: list(folder.glob(".step-*")), "save")
         if kill.moment != "save":
             time.sleep(kill.delay_s)
         before = set(workers())
-        fate = Fate(kill=kill, at_step=driver.newest(kill.stage))
+        outcome = Outcome(kill=kill, at_step=driver.newest(kill.stage))
         started, total = time.monotonic(), _total(driver)
         _hit(driver, kill.kind)
-        fates.append(fate)
+        outcomes.append(outcome)
         if kill.kind == "driver":
             wait_for(lambda before=before: not before & set(workers()), "end of the workers")
             driver.start()
         elif kill.kind == "node":
             driver.nodes.restore()
         driver._wait(lambda before=before: set(workers()) - before, "new worker")
-        fate.detected_s = round(time.monotonic() - started, 1)
-        if kill is kills[-1] or kills[len(fates)].moment != "start":
+        outcome.detected_s = round(time.monotonic() - started, 1)
+        if kill is kills[-1] or kills[len(outcomes)].moment != "start":
             driver._wait(lambda total=total: _total(driver) > total, "checkpoint")
-            fate.back_s = round(time.monotonic() - started, 1)
-    return fates
+            outcome.back_s = round(time.monotonic() - started, 1)
+    return outcomes
 
 
 def _total(driver: Driver) -> int:
@@ -334,7 +334,7 @@ def _hit(driver: Driver, kind: str) -> None:
 
 
 def settings(**more: float) -> tuple[str, ...]:
-    """Settings of a small training."""
+    """Settings of a small training run."""
     ours = {key: str(value) for key, value in (pair.split("=") for pair in train_kills.SETTINGS)}
     ours |= {key.replace("__", "."): json.dumps(value) for key, value in more.items()}
     return tuple(f"{key}={value}" for key, value in ours.items())

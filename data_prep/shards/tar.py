@@ -112,26 +112,6 @@ def read_sounds(stream: IO[bytes], name: str) -> Iterator[Member]:
     return _members(stream, name, _SOUND)
 
 
-def read_shard(folder: Path, name: str) -> Iterator[tuple[str, list[bytes], bytes]]:
-    """Key, pictures and sound (empty: none usable) of each sample of a shard on disk.
-
-    Raises:
-        ValueError: the two tars do not have the same keys in the same order.
-    """
-    with (folder / f"{name}{PICTURE_SUFFIX}").open("rb") as stream:
-        pictures: dict[str, list[bytes]] = {}
-        for member in read_pictures(stream, f"{name}{PICTURE_SUFFIX}"):
-            pictures.setdefault(member.key, []).append(member.content)
-    with (folder / f"{name}{SOUND_SUFFIX}").open("rb") as stream:
-        keys = iter(pictures)
-        for member in read_sounds(stream, f"{name}{SOUND_SUFFIX}"):
-            if next(keys, None) != member.key:
-                raise ValueError(f"shard {name}: sound {member.key} has no picture in its place")
-            yield member.key, pictures[member.key], member.content
-        if (left := next(keys, None)) is not None:
-            raise ValueError(f"shard {name}: picture {left} has no sound member")
-
-
 def _writer(stream: IO[bytes]) -> tarfile.TarFile:
     return tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT)
 

@@ -191,7 +191,7 @@ def _tar_problems(
     expected: Sequence[tuple[str, int, int, int]],
     read: Callable[[IO[bytes], str], Iterable[Member]],
 ) -> list[str]:
-    name = tar_place.partition("?")[0].rpartition("/")[2]
+    name = storage.name_of(tar_place)
     try:
         content = storage.read_bytes(tar_place)
     except FileNotFoundError:

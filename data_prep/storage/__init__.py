@@ -1,4 +1,4 @@
-"""Places: one way to paths, ``file://`` and ``s3://``, with atomic publication."""
+"""One API for paths, ``file://`` and ``s3://`` URIs, with atomic publication."""
 
 from data_prep.storage.permanent_errors import may_pass
 from data_prep.storage.places import (

@@ -1,7 +1,7 @@
-"""Which storage failures a person has to fix; all others may pass by themselves.
+"""Which storage errors the user has to fix; all others may be transient.
 
-``s3_retry`` raises a store's refusals as these kinds; the reader of samples and the saver of
-checkpoints retry by them.
+``s3_retry`` maps S3 errors to these types; the sample reader and the checkpoint saver use them to
+decide whether to retry.
 """
 
 PERMANENT = (
@@ -11,9 +11,9 @@ PERMANENT = (
     IsADirectoryError,
     FileExistsError,
 )
-"""Kinds of OSError that no retry fixes. A full disk is not among them: space may be freed."""
+"""Subclasses of OSError that a retry cannot fix. A full disk is not one: space may be freed."""
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether an error is a storage failure that may pass by itself and is worth a retry."""
+    """Whether an error is a storage error that may be transient and is worth a retry."""
     return isinstance(error, OSError) and not isinstance(error, PERMANENT)

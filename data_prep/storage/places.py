@@ -1,12 +1,12 @@
-"""Reads, lists, writes and deletes what is at a place, and publishes files atomically.
+"""Reads, lists, writes and deletes files at a place, and publishes files atomically.
 
-A place is a path, a ``file://`` or an ``s3://`` URI, see ``addresses``. Libraries that write
-through ``filesystem`` to some servers (``rclone serve s3``) need
+A place is a path, a ``file://`` or an ``s3://`` URI, see ``uri``. Libraries that write through
+``filesystem`` to some servers (``rclone serve s3``) need
 ``AWS_REQUEST_CHECKSUM_CALCULATION=when_required``.
 
-Nothing is streamed to its final name while it is being made: what is published first exists
-complete on this machine, and what arrived at a store is compared with it. A full disk or store
-raises an OSError of one line. For retries and time limits see ``s3_retry``.
+Files are never streamed to their final name: a file is completed on this machine, then published,
+and the uploaded copy is verified. A full disk or store raises an OSError with a one-line message.
+For retries and timeouts see ``s3_retry``.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -38,31 +38,31 @@ _PART = re.compile(r"\..+\.[0-9a-f]{12}\.part")
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFile:
-    """A file as listed."""
+    """A file in a listing."""
 
     name: str
-    """Path relative to the place that was listed, with ``/``."""
+    """Path relative to the listed place, separated by ``/``."""
     uri: str
     """Path or URI of the file itself."""
     size: int
     """Bytes."""
     mtime_ns: int
-    """Time of the last change, nanoseconds since 1970."""
+    """Time of the last modification, in nanoseconds since 1970."""
 
     @property
     def stamp(self) -> str:
-        """Size and time, which show without reading whether the file has changed."""
+        """Size and modification time, to detect changes without reading the file."""
         return f"{self.size}:{self.mtime_ns}"
 
 
 def filesystem(place: str) -> tuple[Any, str]:
     """``pyarrow.fs.FileSystem`` of a place, and the path on it, for libraries that need one.
 
-    Its reads from S3 do not notice an answer that is shorter than the object; those below do.
+    Its S3 reads do not detect truncated responses; the functions of this module do.
 
     Raises:
-        ValueError: an unknown scheme, or an S3 URI without a bucket, with credentials or with an
-            unknown query key.
+        ValueError: the scheme is unknown, or an S3 URI has no bucket, contains credentials, or has
+            an unknown query key.
     """
     if is_local(place):
         return arrow_fs.LocalFileSystem(), str(local_path(place).absolute())
@@ -70,14 +70,14 @@ def filesystem(place: str) -> tuple[Any, str]:
 
 
 def exists(place: str) -> bool:
-    """Whether there is a file or a folder."""
+    """Whether a file or folder exists there."""
     if is_local(place):
         return local_path(place).exists()
     return size_of(place) is not None or s3.is_folder(place)
 
 
 def size_of(place: str) -> int | None:
-    """Size of the file in bytes; None if there is no file."""
+    """Size of the file in bytes; None if it does not exist."""
     if not is_local(place):
         return s3.size_of(require_s3(place))
     path = local_path(place)
@@ -85,14 +85,14 @@ def size_of(place: str) -> int | None:
 
 
 def list_files(place: str) -> list[StoredFile]:
-    """Every file below a folder, sorted by name; hidden files and folders are skipped.
+    """All files under a folder, sorted by name; hidden files and folders are skipped.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: the folder does not exist.
     """
     system, root = filesystem(place)
     if is_local(place) and not local_path(place).is_dir():
-        raise FileNotFoundError(f"{place} is no folder that can be listed: check the path")
+        raise FileNotFoundError(f"{place} is not a folder: check the path")
     if is_local(place):
         infos = system.get_file_info(arrow_fs.FileSelector(root, recursive=True))
     else:
@@ -101,7 +101,7 @@ def list_files(place: str) -> list[StoredFile]:
     for info in cast("list[Any]", infos):
         if info.type != arrow_fs.FileType.File:
             continue
-        # Plain text: path objects would cost seconds for 200,000 names.
+        # Plain strings: path objects would take seconds for 200,000 names.
         name = cast(str, info.path).removeprefix(root).lstrip("/")
         if "/." not in f"/{name}":
             size, mtime_ns = cast(int, info.size), cast(int, info.mtime_ns)
@@ -113,7 +113,7 @@ def read_bytes(place: str) -> bytes:
     """The content of a file.
 
     Raises:
-        FileNotFoundError: there is no file.
+        FileNotFoundError: the file does not exist.
     """
     if is_local(place):
         with _named(place):
@@ -125,8 +125,8 @@ def read_range(place: str, offset: int, length: int) -> bytes:
     """``length`` bytes from ``offset``.
 
     Raises:
-        FileNotFoundError: there is no file.
-        ValueError: the file is too short, and thus damaged.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file ends before the range does, and is thus damaged.
     """
     if is_local(place):
         with _named(place), local_path(place).open("rb") as file:
@@ -141,7 +141,7 @@ def read_range(place: str, offset: int, length: int) -> bytes:
 
 
 def write_bytes(place: str, content: bytes) -> None:
-    """Writes a file atomically: readers see the old or the new content."""
+    """Writes a file atomically: readers see either the old or the new content."""
     if is_local(place):
         _replace(local_path(place), lambda part: part.write_bytes(content))
     else:
@@ -149,13 +149,13 @@ def write_bytes(place: str, content: bytes) -> None:
 
 
 def write_if_unchanged(place: str, content: bytes, expected: bytes | None) -> None:
-    """Replaces ``expected`` (None: no file) by ``content``; does nothing if that is there already.
+    """Replaces ``expected`` (None: no file) by ``content``; does nothing if it is already there.
 
-    Of several simultaneous writers exactly one succeeds; for stores that ignore conditions see
+    Exactly one of several concurrent writers succeeds; for stores that ignore preconditions see
     ``s3.write_if_unchanged``.
 
     Raises:
-        ConflictError: the file has any other content.
+        ConflictError: the file has some other content.
     """
     if not is_local(place):
         s3.write_if_unchanged(require_s3(place), content, expected)
@@ -167,7 +167,7 @@ def write_if_unchanged(place: str, content: bytes, expected: bytes | None) -> No
         if current == content:
             return
         if current != expected:
-            raise ConflictError(f"{place} was changed by somebody else meanwhile; run again")
+            raise ConflictError(f"another process changed {place}: rerun the command")
         _replace(final, lambda part: part.write_bytes(content))
 
 
@@ -175,7 +175,7 @@ def publish(local_file: Path, place: str) -> None:
     """Copies a finished local file to its final name atomically.
 
     Raises:
-        OSError: what arrived differs from what was sent, and was removed.
+        OSError: the uploaded copy differs from the file, and was deleted.
     """
     if is_local(place):
         _replace(local_path(place), lambda part: shutil.copyfile(local_file, part))
@@ -184,7 +184,7 @@ def publish(local_file: Path, place: str) -> None:
 
 
 def delete(place: str) -> None:
-    """Deletes a file, if there is one."""
+    """Deletes a file if it exists."""
     if is_local(place):
         local_path(place).unlink(missing_ok=True)
     else:
@@ -192,9 +192,9 @@ def delete(place: str) -> None:
 
 
 def sweep_parts(place: str, older_than_s: float) -> int:
-    """Removes unfinished files of killed processes below a folder and returns their number.
+    """Deletes partial files that killed processes left under a folder; returns how many.
 
-    ``older_than_s`` must exceed the time of the longest write: newer parts may still be written.
+    ``older_than_s`` must exceed the longest write: newer files may still be in progress.
     """
     if not is_local(place):
         return s3.sweep_uploads(require_s3(place), older_than_s)
@@ -202,7 +202,7 @@ def sweep_parts(place: str, older_than_s: float) -> int:
     parts = (path for path in local_path(place).rglob(".*.part") if _PART.fullmatch(path.name))
     removed = 0
     for path in parts:
-        with contextlib.suppress(FileNotFoundError):  # finished in the meantime
+        with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
             if path.stat().st_mtime < before:
                 path.unlink()
                 removed += 1
@@ -210,7 +210,7 @@ def sweep_parts(place: str, older_than_s: float) -> int:
 
 
 def delete_folder(place: str, first: str) -> None:
-    """Deletes every file below a folder, starting with the one named ``first``."""
+    """Deletes all files under a folder, starting with the one named ``first``."""
     for file in sorted(list_files(place), key=lambda file: file.name != first):
         delete(file.uri)
     if is_local(place):
@@ -218,13 +218,13 @@ def delete_folder(place: str, first: str) -> None:
 
 
 def upload_folder(folder: Path, place: str) -> None:
-    """Publishes every file below a local folder under a place."""
+    """Publishes all files under a local folder to a place."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         publish(path, join(place, path.relative_to(folder).as_posix()))
 
 
 def download_folder(place: str, folder: Path) -> None:
-    """Copies every file below a place into a local folder."""
+    """Copies all files under a place into a local folder."""
     for file in list_files(place):
         target = folder / file.name
         content = read_bytes(file.uri)
@@ -236,11 +236,11 @@ def _named(place: str) -> Generator[None, None, None]:
     try:
         yield
     except FileNotFoundError:
-        raise FileNotFoundError(f"{place} is not there: check the path") from None
+        raise FileNotFoundError(f"{place} does not exist: check the path") from None
 
 
 def _replace(final: Path, write: Callable[[Path], object]) -> None:
-    """Writes a temporary file in the same folder and renames it."""
+    """Writes a temporary file in the same folder, then renames it to its final name."""
     final.parent.mkdir(parents=True, exist_ok=True)
     part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.part")
     try:
@@ -252,7 +252,7 @@ def _replace(final: Path, write: Callable[[Path], object]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise OSError(
-            error.errno, "no space left: free some, or choose another place", str(final)
+            error.errno, "no space left: free some, or choose another location", str(final)
         ) from None
     finally:
         part.unlink(missing_ok=True)
@@ -260,13 +260,13 @@ def _replace(final: Path, write: Callable[[Path], object]) -> None:
 
 @contextlib.contextmanager
 def _locked(final: Path) -> Generator[None, None, None]:
-    """Holds an exclusive lock on this file system, which also ends with the process."""
+    """Holds an exclusive file lock, which is also released when the process dies."""
     lock = final.with_name(f".{final.name}.lock")
     while True:
         with lock.open("wb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             if not _is_at(held.fileno(), lock):
-                continue  # the previous holder removed the file that we waited for
+                continue  # the previous holder deleted the file we waited on
             try:
                 yield
             finally:

@@ -1,6 +1,6 @@
-"""Where an object lies, and the clients that ask its server.
+"""The location of an object, and the clients of its server.
 
-The clients try once, Arrow a few times: all further tries are made by ``s3_retry``.
+boto3 tries each call once and Arrow a few times; all other retries are made by ``s3_retry``.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -24,9 +24,9 @@ from data_prep.storage.permanent_errors import PERMANENT
 from data_prep.storage.s3_retry import retried
 
 CONNECT_S = 10.0
-"""Longest wait for a connection."""
+"""Timeout for connecting, in seconds."""
 REQUEST_S = 20.0
-"""Longest silence within a call."""
+"""Timeout for each read within a call, in seconds."""
 _ARROW_ATTEMPTS = 5
 _CONNECTIONS = 32
 _QUERY_KEYS = {"endpoint_override", "scheme", "region"}
@@ -38,64 +38,64 @@ class Location:
     """An object, or a folder of objects, on a server."""
 
     place: str
-    """The URI, for people."""
+    """The URI, for error messages."""
     bucket: str
     key: str
-    """Empty: the whole bucket."""
+    """Empty for the whole bucket."""
     endpoint: str
-    """host:port; empty: AWS itself."""
+    """``host:port``; empty for AWS."""
     scheme: str
-    """Of the endpoint: http or https."""
+    """Scheme of the endpoint: http or https."""
     region: str
 
     @property
     def names(self) -> dict[str, str]:
-        """What boto3 calls the object."""
+        """Arguments by which boto3 identifies the object."""
         return {"Bucket": self.bucket, "Key": self.key}
 
     @property
     def prefix(self) -> str:
-        """Of the keys of all that lies below."""
+        """Prefix of the keys of all objects in the folder."""
         return f"{self.key}/" if self.key else ""
 
     @property
     def client(self) -> Any:
-        """boto3's client, which threads may share."""
-        with _LOCK:  # making one is not safe in several threads
+        """boto3's client; it is safe to share between threads."""
+        with _LOCK:  # creating a client is not thread-safe
             return _client(*self._server(), CONNECT_S, REQUEST_S)
 
     @property
     def session(self) -> URLLib3Session:
-        """Connections for requests that were signed beforehand."""
+        """Connection pool for presigned requests."""
         with _LOCK:
             return _session(f"{self.scheme}://{self.endpoint}", CONNECT_S, REQUEST_S)
 
     @property
     def arrow(self) -> Any:
-        """``pyarrow.fs.S3FileSystem``, which tries ``_ARROW_ATTEMPTS`` times on its own."""
+        """``pyarrow.fs.S3FileSystem``, which itself makes up to ``_ARROW_ATTEMPTS`` attempts."""
         return _arrow(*self._server(), CONNECT_S, REQUEST_S)
 
     def _server(self) -> tuple[str, str, str, str]:
-        # The last keeps the clients of different users apart.
+        # The user keeps clients with different credentials apart.
         user = os.environ.get("AWS_ACCESS_KEY_ID", "") + os.environ.get("AWS_PROFILE", "")
         return self.endpoint, self.scheme, self.region, user
 
 
 def locate(place: str) -> Location:
-    """Where an ``s3://`` URI points.
+    """The location of an ``s3://`` URI.
 
-    Raises ValueError for one without a bucket, with credentials or with an unknown query key.
+    Raises ValueError if it has no bucket, contains credentials, or has an unknown query key.
     """
     parts = urlsplit(place)
     if "@" in parts.netloc:
-        raise ValueError("an s3:// URI holds credentials: give them by environment variables")
+        raise ValueError("an s3:// URI contains credentials: set them as environment variables")
     if not parts.netloc:
-        raise ValueError(f"{place} names no bucket: write s3://bucket/key")
+        raise ValueError(f"{place} has no bucket: write s3://bucket/key")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if unknown := set(query) - _QUERY_KEYS:
         known = ", ".join(sorted(_QUERY_KEYS))
         raise ValueError(
-            f"s3://{parts.netloc}{parts.path}: unknown key {min(unknown)!r}; known are {known}"
+            f"s3://{parts.netloc}{parts.path}: unknown key {min(unknown)!r}; use one of {known}"
         )
     endpoint, scheme = _endpoint(query)
     return Location(
@@ -109,7 +109,7 @@ def locate(place: str) -> Location:
 
 
 def _endpoint(query: dict[str, str]) -> tuple[str, str]:
-    """Endpoint as host:port, and http or https; empty: AWS itself."""
+    """Endpoint as ``host:port`` (empty for AWS), and http or https."""
     endpoint = (
         query.get("endpoint_override")
         or os.environ.get("AWS_ENDPOINT_URL_S3")
@@ -119,7 +119,7 @@ def _endpoint(query: dict[str, str]) -> tuple[str, str]:
     scheme, mark, host = endpoint.rpartition("://")
     scheme = query.get("scheme") or (scheme if mark else "https")
     if scheme not in ("http", "https"):
-        raise ValueError(f"endpoint {endpoint}: scheme {scheme!r} is neither http nor https")
+        raise ValueError(f"endpoint {endpoint}: scheme {scheme!r} must be http or https")
     return host.rstrip("/"), scheme
 
 
@@ -130,7 +130,7 @@ def _region(query: dict[str, str], bucket: str, endpoint: str) -> str:
         or os.environ.get("AWS_DEFAULT_REGION")
         or ""
     )
-    # A server of one's own has no regions, but requests are signed for one.
+    # A custom server has no regions, but requests are signed for one.
     return named or ("us-east-1" if endpoint else _resolve_region(bucket))
 
 
@@ -153,7 +153,7 @@ def _client(
         read_timeout=request_s,
         retries={"total_max_attempts": 1, "mode": "standard"},
         max_pool_connections=_CONNECTIONS,
-        signature_version="s3v4",  # a presigned address would get the old one in some regions
+        signature_version="s3v4",  # else presigned URLs use the old one in some regions
         s3={"addressing_style": "path" if endpoint else "auto"},
     )
     url = f"{scheme}://{endpoint}" if endpoint else None
@@ -163,7 +163,7 @@ def _client(
 @functools.lru_cache(maxsize=16)
 def _session(server: str, connect_s: float, request_s: float) -> URLLib3Session:
     return URLLib3Session(
-        verify=cast(bool, os.environ.get("AWS_CA_BUNDLE") or True),  # or a path
+        verify=cast(bool, os.environ.get("AWS_CA_BUNDLE") or True),  # True, or a path
         proxies=get_environ_proxies(server),
         timeout=(connect_s, request_s),
         max_pool_connections=_CONNECTIONS,
@@ -181,7 +181,7 @@ def _arrow(
         connect_timeout=connect_s,
         request_timeout=request_s,
         allow_delayed_open=True,
-        # The empty object that marks a folder is a file to some servers (rclone).
+        # Some servers (rclone) treat the empty object that marks a folder as a file.
         check_directory_existence_before_creation=True,
         retry_strategy=arrow_fs.AwsStandardS3RetryStrategy(max_attempts=_ARROW_ATTEMPTS),
     )

@@ -1,12 +1,12 @@
-"""The calls on one object: each is tried again where that helps, and checked.
+"""Calls on single objects, with retries and integrity checks.
 
-Objects are read by one GET over a presigned address. That takes half the processor time of boto3's
-``get_object``, and half the calls of Arrow, which asks for the size first and, where the answer is
-shorter then, fills up with whatever lay in memory.
+Objects are read with one GET of a presigned URL. That takes half the CPU time of boto3's
+``get_object`` and half the calls of Arrow, which asks for the size first and pads a truncated
+response with uninitialized memory.
 
-A checksum that a store merely repeats (rclone's SHA-256) proves nothing. What arrived is compared
-by its ETag: at most stores the MD5 of the content, or of the parts' MD5s. Where it is neither (as
-on AWS with KMS keys), the object is read back.
+A checksum that a store merely echoes (rclone's SHA-256) proves nothing. Uploads are verified by
+their ETag, which at most stores is the MD5 of the content or of the parts' MD5s. Where it is
+neither (as on AWS with KMS keys), the object is read back.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -29,7 +29,7 @@ from data_prep.storage.s3_client import Location
 from data_prep.storage.s3_retry import retried
 
 PART_BYTES = 16 << 20
-"""Of an upload in parts; more for a file that would have over 10,000, as many as S3 allows."""
+"""Part size of multipart uploads; larger for files that would exceed S3's limit of 10,000 parts."""
 _MAX_PARTS = 10_000
 _UPLOADS_AT_ONCE = 4
 _PRESIGNED_FOR_S = 900
@@ -38,11 +38,11 @@ _SPAN = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class _BeyondEndError(Exception):
-    """A range begins at the object's end or after it, as the whole of an empty object does."""
+    """The range starts at or after the end of the object, as any range of an empty object does."""
 
 
 def get(at: Location, offset: int = 0, length: int | None = None) -> tuple[bytes, str]:
-    """Content and ETag of an object, or of as much as it has of a part."""
+    """Content and ETag of an object, or of a range of it, which may extend beyond its end."""
     try:
         return retried(at.place, lambda: _get_once(at, offset, length))
     except _BeyondEndError:
@@ -50,7 +50,7 @@ def get(at: Location, offset: int = 0, length: int | None = None) -> tuple[bytes
 
 
 def get_if_there(at: Location) -> tuple[bytes | None, str]:
-    """Content and ETag of an object; None where none lies."""
+    """Content and ETag of an object; None and an empty string if it does not exist."""
     try:
         return get(at)
     except FileNotFoundError:
@@ -58,39 +58,39 @@ def get_if_there(at: Location) -> tuple[bytes | None, str]:
 
 
 def head(at: Location) -> dict[str, Any]:
-    """An object's ``ContentLength``, ``ETag`` and more."""
-    look = at.client.head_object
-    return retried(at.place, lambda: _complete(look(**at.names), "ContentLength", "ETag"))
+    """An object's metadata: ``ContentLength``, ``ETag`` and more."""
+    call = at.client.head_object
+    return retried(at.place, lambda: _complete(call(**at.names), "ContentLength", "ETag"))
 
 
 def put_once(at: Location, content: bytes, **condition: str) -> None:
-    """Writes an object in a single try."""
+    """Writes an object in a single attempt."""
     at.client.put_object(**at.names, Body=content, ContentMD5=_content_md5(content), **condition)
 
 
 def put(at: Location, content: bytes) -> bool:
-    """Writes an object; says whether it is what lies there then."""
+    """Writes an object; returns whether the stored object matches ``content``."""
     retried(at.place, lambda: put_once(at, content))
     return _etag(at) == _md5(content).hex() or get_if_there(at)[0] == content
 
 
 def put_parts(at: Location, file: Path) -> bool:
-    """Uploads a file in parts; says whether it is what lies there then."""
+    """Uploads a file in parts; returns whether the stored object matches the file."""
     size = file.stat().st_size
     part_bytes = max(PART_BYTES, -(-size // _MAX_PARTS))
     offsets = range(0, size, part_bytes)
-    begin = at.client.create_multipart_upload
-    begun = retried(at.place, lambda: _complete(begin(**at.names), "UploadId"))
-    upload = {**at.names, "UploadId": str(begun["UploadId"])}
+    create = at.client.create_multipart_upload
+    created = retried(at.place, lambda: _complete(create(**at.names), "UploadId"))
+    upload = {**at.names, "UploadId": str(created["UploadId"])}
     send = functools.partial(_send_part, at, upload, file, part_bytes)
     try:
         with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as pool:
             sent = list(pool.map(send, offsets))
         parts = [{"PartNumber": n, "ETag": etag} for n, (_, etag) in enumerate(sent, 1)]
-        end = functools.partial(at.client.complete_multipart_upload, **upload)
-        # Not there: a try completed it whose answer was lost. What lies there decides.
+        complete = functools.partial(at.client.complete_multipart_upload, **upload)
+        # Not found: an earlier attempt completed it, but its response was lost. The ETag decides.
         with contextlib.suppress(FileNotFoundError):
-            retried(at.place, lambda: end(MultipartUpload={"Parts": parts}))
+            retried(at.place, lambda: complete(MultipartUpload={"Parts": parts}))
     except BaseException:
         with contextlib.suppress(OSError):
             abort(at, upload)
@@ -100,13 +100,13 @@ def put_parts(at: Location, file: Path) -> bool:
 
 
 def abort(at: Location, upload: dict[str, str]) -> None:
-    """Ends an unfinished upload, which frees its parts."""
+    """Aborts an unfinished upload, which frees its parts."""
     with contextlib.suppress(FileNotFoundError):
         retried(at.place, lambda: at.client.abort_multipart_upload(**upload))
 
 
 def delete(at: Location) -> None:
-    """Deletes an object; nothing happens where none lies."""
+    """Deletes an object if it exists."""
     with contextlib.suppress(FileNotFoundError):
         retried(at.place, lambda: at.client.delete_object(**at.names))
 
@@ -115,7 +115,7 @@ def _get_once(at: Location, offset: int, length: int | None) -> tuple[bytes, str
     address = at.client.generate_presigned_url(
         "get_object", Params=at.names, ExpiresIn=_PRESIGNED_FOR_S
     )
-    # The answer to a range tells the object's size, by which a shorter one is noticed.
+    # The response to a range request states the object's size, which reveals truncation.
     ranged = {"Range": f"bytes={offset}-{'' if length is None else offset + length - 1}"}
     answer = at.session.send(AWSRequest("GET", address, headers=ranged).prepare())
     content = cast(bytes, answer.content)
@@ -152,7 +152,7 @@ def _send_part(
 
 
 def _complete(answer: dict[str, Any], *fields: str) -> dict[str, Any]:
-    """An answer, unless it broke off before these fields."""
+    """The response, which must have these fields: a truncated one lacks some."""
     if not set(fields) <= set(answer):
         raise boto.IncompleteReadError(actual_bytes=0, expected_bytes=1)
     return answer
@@ -163,7 +163,7 @@ def _etag(at: Location) -> str:
 
 
 def _equal(at: Location, file: Path, offsets: range) -> bool:
-    """Reads an object back, part by part."""
+    """Whether the object equals the file; it is read back part by part."""
     return int(head(at)["ContentLength"]) == file.stat().st_size and all(
         _part(file, offset, offsets.step) == get(at, offset, offsets.step)[0] for offset in offsets
     )

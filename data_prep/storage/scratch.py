@@ -1,4 +1,4 @@
-"""Folders for what is in the making or downloaded; those that killed processes left are removed."""
+"""Scratch folders for unfinished and downloaded files; those of killed processes are removed."""
 
 import contextlib
 import errno
@@ -11,8 +11,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 PREFIX = "aiaic-scratch-"
-"""How the names of these folders begin."""
-_YOUNG_S = 60.0  # a folder that has just been made may not be locked yet
+"""Prefix of the folders' names."""
+_YOUNG_S = 60.0  # a new folder may not be locked yet
 
 
 class NoSpaceError(OSError):
@@ -21,7 +21,7 @@ class NoSpaceError(OSError):
 
 @contextlib.contextmanager
 def folder() -> Generator[Path, None, None]:
-    """A folder that goes with the context; it is locked, so that nobody takes it for a left one."""
+    """A folder that exists within the context; its lock tells other processes that it is in use."""
     _sweep(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
         descriptor = os.open(name, os.O_RDONLY)
@@ -34,22 +34,30 @@ def folder() -> Generator[Path, None, None]:
 
 @contextlib.contextmanager
 def space_in(scratch: Path, made: str = "shard") -> Generator[None, None, None]:
-    """A full scratch disk as an error that names it, what is made there, and the way out."""
+    """Turns a full scratch disk into an error that names the disk and what to do.
+
+    Args:
+        scratch: the scratch folder.
+        made: what is being written there, for the message.
+
+    Raises:
+        NoSpaceError: the disk is full.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise NoSpaceError(
-            f"no space left in {scratch.parent} for the {made} in the making: free some, or set "
+            f"no space left in {scratch.parent} for the {made} being written: free some, or set "
             "TMPDIR to a larger disk"
         ) from error
 
 
 def _sweep(parent: Path) -> None:
-    """Removes the folders of processes that are no more: nobody holds their lock."""
+    """Removes the folders of dead processes: those that no process has locked."""
     for left in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
+        with contextlib.suppress(OSError):  # owned by another user, in use, or just removed
             if time.time() - left.stat().st_mtime < _YOUNG_S:
                 continue
             descriptor = os.open(left, os.O_RDONLY)

@@ -1,8 +1,8 @@
-"""A place as text: a path, a ``file://`` or an ``s3://`` URI. Nothing here accesses storage.
+"""Places as strings: paths, ``file://`` and ``s3://`` URIs. This module accesses no storage.
 
-``s3://bucket/key?endpoint_override=host:port&scheme=http&region=...`` names a custom server;
-``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` does so for every URI that names none. Credentials
-come from the environment or AWS's usual chain, never from a URI.
+``s3://bucket/key?endpoint_override=host:port&scheme=http&region=...`` selects a custom server;
+``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` does so for every URI that has no
+``endpoint_override``. Credentials come from the environment or AWS's usual chain, never from a URI.
 """
 
 import re
@@ -13,7 +13,7 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def is_local(place: str) -> bool:
-    """Whether a place is on this machine's file system."""
+    """Whether a place is on the local file system."""
     return _scheme(place) in ("", "file")
 
 
@@ -21,25 +21,25 @@ def local_path(place: str) -> Path:
     """The path of a local place.
 
     Raises:
-        ValueError: it is not local.
+        ValueError: the place is not local.
     """
     if not is_local(place):
-        raise ValueError(f"{_scheme(place)}:// is not on this machine's file system: give a path")
+        raise ValueError(f"{_scheme(place)}:// is not on the local file system: use a path")
     if _scheme(place) == "":
         return Path(place)
     parts = urlsplit(place)
     if parts.netloc not in ("", "localhost"):
-        raise ValueError(f"{place} names the host {parts.netloc}: write file:///path")
+        raise ValueError(f"{place} has the host {parts.netloc}: write file:///path")
     return Path(unquote(parts.path))
 
 
 def absolute(place: str) -> str:
-    """A place that means the same in every process, whatever its working directory."""
+    """The place, independent of the working directory."""
     return str(local_path(place).absolute()) if is_local(place) else place
 
 
 def join(place: str, *names: str) -> str:
-    """The place of something below ``place``; a URI keeps its query."""
+    """``place`` with names appended to its path; a URI keeps its query."""
     if _scheme(place) == "":
         return str(Path(place, *names))
     head, mark, query = place.partition("?")
@@ -76,7 +76,7 @@ def require_s3(place: str) -> str:
     """The place, which must be an ``s3://`` URI.
 
     Raises:
-        ValueError: it has another scheme.
+        ValueError: the place has another scheme.
     """
     if _scheme(place) != "s3":
         raise ValueError(f"unknown scheme {_scheme(place)}://; use a path, file:// or s3://")

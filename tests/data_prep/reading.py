@@ -1,6 +1,7 @@
-"""Reads single clips as for a shard."""
+"""Reads clips as a build does, and shards on disk."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from data_prep.catalog import Clip
 from data_prep.media.clip import read_clip
 from data_prep.media.sample import MediaSettings, Rejection, Sample
+from data_prep.shards.tar import PICTURE_SUFFIX, SOUND_SUFFIX, read_pictures, read_sounds
 
 SETTINGS = MediaSettings(size_px=None)
 
@@ -47,3 +49,23 @@ def sound_of(sample: Sample) -> np.ndarray:
     waveform, rate = soundfile.read(io.BytesIO(sample.sound), dtype="float32")
     assert rate == 16000
     return waveform
+
+
+def read_shard(folder: Path, name: str) -> Iterator[tuple[str, list[bytes], bytes]]:
+    """Key, pictures and sound (empty: none usable) of each sample of a shard on disk.
+
+    Raises:
+        ValueError: the two tars do not have the same keys in the same order.
+    """
+    with (folder / f"{name}{PICTURE_SUFFIX}").open("rb") as stream:
+        pictures: dict[str, list[bytes]] = {}
+        for member in read_pictures(stream, f"{name}{PICTURE_SUFFIX}"):
+            pictures.setdefault(member.key, []).append(member.content)
+    with (folder / f"{name}{SOUND_SUFFIX}").open("rb") as stream:
+        keys = iter(pictures)
+        for member in read_sounds(stream, f"{name}{SOUND_SUFFIX}"):
+            if next(keys, None) != member.key:
+                raise ValueError(f"shard {name}: sound {member.key} has no picture in its place")
+            yield member.key, pictures[member.key], member.content
+        if (left := next(keys, None)) is not None:
+            raise ValueError(f"shard {name}: picture {left} has no sound member")

@@ -1,4 +1,4 @@
-"""A bad network before each of the S3 servers, and little patience."""
+"""A fault-injecting proxy in front of each S3 server, with short timeouts."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +12,7 @@ from fault_injection.s3_servers import S3_ENVIRONMENT, S3Server
 
 @pytest.fixture(scope="session")
 def proxies() -> Iterator[dict[str, S3Proxy]]:
-    """By their server's endpoint; kept, as a client is made anew for each endpoint."""
+    """Proxies by their server's endpoint; kept, since each new endpoint needs a new client."""
     with ExitStack() as stack:
         yield _Proxies(stack)
 
@@ -32,7 +32,7 @@ def proxy(
     proxies: dict[str, S3Proxy],
     monkeypatch: pytest.MonkeyPatch,
 ) -> S3Proxy:
-    """Stands before each server in turn; spoils nothing until a plan is given."""
+    """A proxy in front of each server in turn; injects no faults until a plan is set."""
     server: S3Server = request.getfixturevalue(f"{request.param}_s3")
     proxy = proxies[server.endpoint]
     proxy.reset()
@@ -47,6 +47,6 @@ def proxy(
 
 @pytest.fixture
 def bucket(proxy: S3Proxy) -> str:
-    """URI of a fresh bucket behind the proxy; made past it, as a server's first answer may take
-    longer than the little patience here."""
+    """URI of a new bucket behind the proxy; created directly, since a server's first response may
+    take longer than the short timeouts here."""
     return S3Server(endpoint=proxy.server, env=S3_ENVIRONMENT).new_place()

@@ -1,4 +1,4 @@
-"""Hostile, broken and unusual media files, each with the outcome it must have."""
+"""Hostile, broken and unusual media files, each with its expected outcome."""
 
 import gzip
 import io
@@ -38,18 +38,18 @@ from tests.faults.media_files import (
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What must come out; what is None is not looked at."""
+    """The expected outcome; fields that are None are not checked."""
 
     fate: str = "written"
-    """``written``, or the reason for the rejection."""
+    """``written``, or the rejection reason."""
     detail: str = ""
-    """Part of the rejection's detail."""
+    """Substring of the rejection's detail."""
     number: int | None = None
-    """That the picture shows."""
+    """Frame number that the picture shows."""
     color: RGB | None = None
-    """Mean of the picture."""
+    """Mean colour of the picture."""
     size: tuple[int, int] | None = None
-    """Of the picture."""
+    """Width and height of the picture."""
     sound_fate: str = "kept"
     pitch_hz: float | None = 440.0
     sound_s: float | None = 2.0
@@ -58,7 +58,7 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A file's content and its outcome."""
+    """A file's content and its expected outcome."""
 
     make: Callable[[], bytes]
     expected: Expected
@@ -92,7 +92,7 @@ def _at(box: bytes, offset: int, layout: str, *values: int, number: int = 0) -> 
 
 
 def _video_only_header() -> bytes:
-    """An MP4 file that tells of a video track without one sample."""
+    """An MP4 file with a video track that has no samples."""
     content = clip(sounds=(), options={"bf": "0"})
     for box, offset in ((b"stsz", 8), (b"stts", 4), (b"stsc", 4), (b"stco", 4), (b"stss", 4)):
         content = patched(content, inside(content, box) + offset, ">I", 0)
@@ -108,7 +108,7 @@ def _all_vp8_key_frames_claiming(side: int) -> bytes:
 
 
 def _sound_rate(rate_hz: float) -> Callable[[], bytes]:
-    """PCM in Matroska, with another sample rate in its header."""
+    """PCM in Matroska with a forged sample rate in its header."""
 
     def make() -> bytes:
         sound = Sound(codec="pcm_s16le", layout="mono", rate_hz=16000)
@@ -145,13 +145,13 @@ def _nested() -> bytes:
 
 
 def _ticks(seconds: float, content: bytes) -> int:
-    """Of the first track's clock."""
+    """Seconds in ticks of the first track's clock."""
     (rate,) = struct.unpack_from(">I", content, inside(content, b"mdhd") + 12)
     return round(seconds * rate)
 
 
 def _trimmed(key_interval: int) -> Callable[[], bytes]:
-    """Four seconds, of which an edit list shows the second and the third."""
+    """Four seconds, of which an edit list selects the second and third."""
 
     def make() -> bytes:
         whole = clip(times=range(40), key_interval=key_interval, options={"bf": "0"}, sounds=())
@@ -215,7 +215,7 @@ def _tagged(transfer: int, primaries: int, matrix: int, **video: Any) -> Callabl
 
 
 def text_cases(canary: str, port: int) -> dict[str, Case]:
-    """Files that make FFmpeg open others, on this machine or by network, where it is let."""
+    """Files that make FFmpeg open other files or network addresses, unless that is prevented."""
     url = f"http://127.0.0.1:{port}/clip.mp4"
     playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n"
     texts = {
@@ -248,7 +248,7 @@ def text_cases(canary: str, port: int) -> dict[str, Case]:
 CASES: dict[str, Case] = {
     name: Case(make=make, expected=expected)
     for name, (make, expected) in {
-        # No media at all.
+        # Not media at all.
         "empty": (lambda: b"", _NO_MEDIA),
         "one-byte": (lambda: b"\0", _NO_MEDIA),
         "random": (lambda: np.random.default_rng(0).bytes(20000), _NO_MEDIA),
@@ -295,7 +295,7 @@ CASES: dict[str, Case] = {
             lambda: damaged(clip(key_interval=250, options={"bf": "0"}), "video", [15]),
             _GOOD,
         ),
-        # Monstrous.
+        # Oversized.
         "header-of-30000-px": (
             lambda: patched(
                 _at(b"tkhd", 76, ">II", 30000 << 16, 30000 << 16)(),
@@ -359,7 +359,7 @@ CASES: dict[str, Case] = {
             lambda: edited(clip(), 2000, 0x7FFFFFFF),
             _bad("no frames", "no_picture"),
         ),
-        # Upright.
+        # Orientation.
         "rotated-90": (lambda: turned(clip(), 0, ONE, -ONE, 0), Expected(size=(64, 96))),
         "rotated-180": (lambda: turned(clip(), -ONE, 0, 0, -ONE), Expected(number=80)),
         "rotated-270": (lambda: turned(clip(), 0, -ONE, ONE, 0), Expected(size=(64, 96))),
@@ -412,7 +412,7 @@ CASES: dict[str, Case] = {
             _silent(draw=fields, options={"x264-params": "interlaced=1:tff=1"}),
             _mute(number=None, size=(96, 64)),
         ),
-        # Codecs that are not on the list.
+        # Codecs that are not allowed.
         "mpeg2": (lambda: clip(codec="mpeg2video"), _bad("mpeg2video is none of")),
         "mjpeg": (
             lambda: clip(codec="mjpeg", container="mov", pixel_format="yuvj420p"),

@@ -1,4 +1,4 @@
-"""Media files made on the spot, cut, patched and lied in by byte. Nothing is stored."""
+"""Generates media files in memory, and truncates, patches and forges them byte by byte."""
 
 import io
 import struct
@@ -39,7 +39,7 @@ TONE = (Sound(),)
 
 
 def bars(number: int, width: int, height: int) -> np.ndarray:
-    """A picture that shows a number: bit k is the k-th of eight bars."""
+    """A picture that encodes a number: bit k is the k-th of eight bars."""
     image = np.zeros((height, width, 3), np.uint8)
     for bit in range(8):
         image[:, bit * width // 8 : (bit + 1) * width // 8] = 230 if number >> bit & 1 else 25
@@ -69,7 +69,7 @@ def clip(
     muxer: Mapping[str, str] | None = None,
     draw: Callable[[int, int, int], np.ndarray] = bars,
 ) -> bytes:
-    """A clip whose n-th frame shows n, at the n-th of ``times``, in ticks of ``clock``."""
+    """A clip whose n-th frame encodes n; ``times`` are the frames' times in ticks of ``clock``."""
     stream = io.BytesIO()
     with av.open(stream, "w", format=container, options=dict(muxer or {})) as target:
         tracks: list[tuple[Any, Iterator[Any]]] = []
@@ -137,7 +137,7 @@ def _tone(sound: Sound, sample_format: str) -> Iterator[av.AudioFrame]:
 
 
 def boxes(content: bytes) -> list[tuple[bytes, int, int]]:
-    """Name, begin and end of each box at the top of an MP4 file."""
+    """Name, start and end of each top-level box of an MP4 file."""
     found, at = [], 0
     while at < len(content):
         size, name = struct.unpack_from(">I4s", content, at)
@@ -147,7 +147,7 @@ def boxes(content: bytes) -> list[tuple[bytes, int, int]]:
 
 
 def inside(content: bytes, box: bytes, number: int = 0) -> int:
-    """Where the content of the n-th box of a name begins."""
+    """Offset of the content of the n-th box with this name."""
     at = -1
     for _ in range(number + 1):
         at = content.index(box, at + 1)
@@ -155,7 +155,7 @@ def inside(content: bytes, box: bytes, number: int = 0) -> int:
 
 
 def patched(content: bytes, at: int, layout: str, *values: float) -> bytes:
-    """With some bytes overwritten."""
+    """The content with some bytes overwritten."""
     changed = bytearray(content)
     struct.pack_into(layout, changed, at, *values)
     return bytes(changed)
@@ -176,7 +176,7 @@ def moov_first(content: bytes) -> bytes:
 
 
 def spliced(parts: Iterable[bytes], container: str = "matroska") -> bytes:
-    """Clips of one second each, one after the other in the tracks of the first."""
+    """Clips of one second each, concatenated in the tracks of the first."""
     stream, tracks, last = io.BytesIO(), {}, {}
     with av.open(stream, "w", format=container) as target:
         for position, part in enumerate(parts):
@@ -195,7 +195,7 @@ def spliced(parts: Iterable[bytes], container: str = "matroska") -> bytes:
 
 
 def endless(frames: int, seconds: float) -> bytes:
-    """A large frame, and one that changes nothing many times over: slow in spite of few bytes."""
+    """A large frame, then many copies of one that changes nothing: small but slow to decode."""
     pair = clip(
         container="matroska",
         codec="mpeg4",
@@ -218,13 +218,13 @@ def endless(frames: int, seconds: float) -> bytes:
 
 
 def places(content: bytes, kind: str) -> list[tuple[int, int]]:
-    """Begin and size of each packet of a track in an MP4 file."""
+    """Offset and size of each packet of a track in an MP4 file."""
     with av.open(io.BytesIO(content)) as source:
         return [(p.pos, p.size) for p in source.demux(**{kind: 0}) if p.size]
 
 
 def damaged(content: bytes, kind: str, numbers: Iterable[int]) -> bytes:
-    """With packets overwritten in their middle."""
+    """The content with the middle of some packets overwritten."""
     changed = bytearray(content)
     packets = places(content, kind)
     for number in numbers:
@@ -235,19 +235,19 @@ def damaged(content: bytes, kind: str, numbers: Iterable[int]) -> bytes:
 
 
 def turned(content: bytes, *matrix: int) -> bytes:
-    """With a display matrix: x of x, y of x, x of y, y of y."""
+    """The content with another display matrix: x of x, y of x, x of y, y of y."""
     x_of_x, y_of_x, x_of_y, y_of_y = matrix
     whole = (x_of_x, y_of_x, 0, x_of_y, y_of_y, 0, 0, 0, W)
     return patched(content, inside(content, b"tkhd") + 40, ">9i", *whole)
 
 
 def edited(content: bytes, length_ms: int, first_tick: int) -> bytes:
-    """With another first entry in the edit list of the first track."""
+    """The content with another first entry in the edit list of the first track."""
     return patched(content, inside(content, b"elst") + 8, ">Ii", length_ms, first_tick)
 
 
 def with_data_elsewhere(path: str) -> bytes:
-    """A clip whose video's samples lie in another file, as its header says."""
+    """A clip whose header says that its video samples are in another file."""
     content = clip(options={"bf": "0"})  # the video's header comes first
     alias = bytearray(150)
     struct.pack_into(">H", alias, 2, 150)
@@ -264,7 +264,7 @@ def with_data_elsewhere(path: str) -> bytes:
 
 
 def cover_art(*, first: bool = False, video: bool = True) -> bytes:
-    """A clip with a picture of its own as cover, whose stream comes first or last."""
+    """A clip with cover art, whose stream comes first or last."""
     stream, jpeg = io.BytesIO(), io.BytesIO()
     Image.new("RGB", (64, 64), ROSE).save(jpeg, "JPEG")
     played = clip() if video else clip(codec=None)
@@ -283,7 +283,7 @@ def cover_art(*, first: bool = False, video: bool = True) -> bytes:
     content = stream.getvalue()
     if not first:
         return content
-    # The box of the cover ends the header; streams are numbered as their boxes come.
+    # The cover's box is the last of the header; streams are numbered in the order of their boxes.
     tracks_at, cover_at = content.index(b"trak") - 4, content.index(b"udta") - 4
     (size,) = struct.unpack_from(">I", content, cover_at)
     box, after = content[cover_at : cover_at + size], content[cover_at + size :]
@@ -309,7 +309,7 @@ def with_subtitles() -> bytes:
 
 
 def fields(number: int, width: int, height: int) -> np.ndarray:
-    """A bar that moves sixteen pixels from field to field: a comb where both are shown."""
+    """A bar that moves 16 pixels per field: combing artifacts if both fields are shown."""
     image = np.full((height, width, 3), 40, np.uint8)
     for row in (0, 1):
         left = (32 * number + 16 * row) % width
@@ -318,12 +318,12 @@ def fields(number: int, width: int, height: int) -> np.ndarray:
 
 
 def noise(number: int, width: int, height: int) -> np.ndarray:
-    """A picture that no other one tells anything of."""
+    """A random picture, which cannot be predicted from any other."""
     return np.random.default_rng(number).integers(0, 255, (height, width, 3), np.uint8)
 
 
 def with_parameters_for(width: int, height: int) -> bytes:
-    """A clip whose H.264 parameter set, and header, claim frames of another size."""
+    """A clip whose H.264 parameter set and header claim another frame size."""
     content = clip(options={"bf": "0"})
     at = inside(content, b"avcC")
     (size,) = struct.unpack_from(">I", content, at - 8)
@@ -340,7 +340,8 @@ _TO_SAMPLE_ENTRY = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 
 
 def resized(content: bytes, old: bytes, new: bytes, parents: Iterable[bytes]) -> bytes:
-    """With a part of the header, which lies last, replaced, and the boxes around it grown."""
+    """The content with a part of the header, which is at its end, replaced, and the sizes of its
+    parent boxes adjusted."""
     at = content.index(old)
     grown = bytearray(content[:at] + new + content[at + len(old) :])
     entry = grown.rindex(b"avc1", 0, at) if b"stsd" in parents else None

@@ -1,4 +1,4 @@
-"""Builds that are killed at drawn moments come to the very set of undisturbed ones."""
+"""Builds killed at random moments end in the same shard set as undisturbed ones."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from data_prep.media.worker_process import WorkerDiedError, WorkerProcess
 from data_prep.shards.manifest import load_manifest
 from data_prep.shards.verify import verify
 from fault_injection import build_kills
-from fault_injection.build_kills import Stage, disturb, draw, make_world, undisturbed
+from fault_injection.build_kills import Stage, draw, kill_and_resume, make_world, undisturbed
 from fault_injection.clips import write_clip
 from fault_injection.processes import decoders, still_decoding, two_nodes, wait_for
 
@@ -34,8 +34,8 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def scratch():
-    """A short path, as the names of Ray's sockets are bounded."""
-    options = {"prefix": "k-", "dir": "/tmp", "ignore_cleanup_errors": True}  # Ray's agents write
+    """A short path, since the length of Ray's socket paths is limited."""
+    options = {"prefix": "k-", "dir": "/tmp", "ignore_cleanup_errors": True}  # Ray still writes
     with tempfile.TemporaryDirectory(**options) as folder:
         yield Path(folder)
 
@@ -46,8 +46,8 @@ def test_a_kill_without_ray_changes_nothing(world, scratch, tmp_path):
     assert expected.report["rejected"] == build_kills.REJECTED
     rng = random.Random(0)
     for number, (kind, share) in enumerate(draw(rng, ("process", "decoder"))):
-        fate = disturb(stage, kind, share, expected, tmp_path / str(number), rng)
-        assert fate is None or not fate.faults, fate
+        outcome = kill_and_resume(stage, kind, share, expected, tmp_path / str(number), rng)
+        assert outcome is None or not outcome.faults, outcome
         if number == 2:
             break
 
@@ -56,50 +56,50 @@ def test_a_kill_without_ray_changes_nothing(world, scratch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_kill_on_ray_changes_nothing(world, scratch, tmp_path):
-    rng, fates = random.Random(1), []
+    rng, outcomes = random.Random(1), []
     with two_nodes(scratch) as nodes:
         stage = Stage(world=world, scratch=scratch, nodes=nodes)
         expected = undisturbed(stage, tmp_path / "undisturbed", workers=2)
         for number, (kind, share) in enumerate(draw(rng, build_kills.RAY_KINDS)):
             out = tmp_path / str(number)
-            fates.append(disturb(stage, kind, share, expected, out, rng))
+            outcomes.append(kill_and_resume(stage, kind, share, expected, out, rng))
             if number + 1 == RAY_KILLS:
                 break
-    assert not [fate for fate in fates if fate is not None and fate.faults]
-    assert len([fate for fate in fates if fate is not None]) > RAY_KILLS / 2
+    assert not [outcome for outcome in outcomes if outcome is not None and outcome.faults]
+    assert len([outcome for outcome in outcomes if outcome is not None]) > RAY_KILLS / 2
 
 
 def test_two_builds_at_once_have_one_winner(world, scratch, tmp_path):
-    """Of two sizes of pictures one stands; whoever comes second says so and changes nothing."""
+    """The second of two builds with different picture sizes fails and changes nothing."""
     out, stage = tmp_path / "out", Stage(world=world, scratch=scratch)
     sizes = {32: stage.start(out, 0, "--size-px", "32"), 40: stage.start(out, 0, "--size-px", "40")}
-    told = {size: build.communicate(timeout=120)[0] for size, build in sizes.items()}
+    reports = {size: build.communicate(timeout=120)[0] for size, build in sizes.items()}
     (winner,) = (size for size, build in sizes.items() if build.returncode == 0)
     (loser,) = (size for size, build in sizes.items() if build.returncode == 1)
-    assert told[loser] == ""
+    assert reports[loser] == ""
     (line,) = (
         line.rpartition("\r")[2]
         for line in out.with_suffix(".err").read_text().splitlines()
         if "aiaic: error" in line
     )
     assert line.startswith("aiaic: error: another build has published")
-    assert verify(str(out)).digest == json.loads(told[winner].splitlines()[-1])["digest"]
+    assert verify(str(out)).digest == json.loads(reports[winner].splitlines()[-1])["digest"]
     assert load_manifest(str(out)).settings["media"]["size_px"] == winner
     assert build_kills.left_over(out) == []
 
 
-def answer_much() -> bytes:
+def large_answer() -> bytes:
     return bytes(1 << 24)
 
 
 def nothing() -> None:
-    """Prepares nothing."""
+    """No preparation."""
 
 
 @pytest.mark.timeout(90)
-def test_a_process_killed_while_it_answers_is_known_to_be_gone():
-    """What has arrived of the answer is more than nothing, and less than all."""
-    child = WorkerProcess(answer_much, nothing, {})
+def test_a_process_killed_while_it_answers_is_reported_as_died():
+    """Part of the answer has arrived, but not all of it."""
+    child = WorkerProcess(large_answer, nothing, {})
     child.call()
     assert len(child.answer(60)) == 1 << 24
     child.call()
@@ -122,7 +122,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_process_ends_with_the_one_that_started_it_whatever_it_is_at():
+def test_a_busy_process_ends_with_its_parent():
     root = Path(__file__).parents[2]
     parent = subprocess.Popen(
         [sys.executable, "-c", ORPHAN], env=os.environ | {"PYTHONPATH": str(root)}
@@ -137,7 +137,7 @@ def test_a_process_ends_with_the_one_that_started_it_whatever_it_is_at():
 
 
 def test_clips_survive_the_death_of_their_process(tmp_path):
-    """Killed before the first clip, as it starts, again and again over one, and between clips."""
+    """Kills it before the first clip, as it starts, repeatedly during a clip, and between clips."""
     clips = [
         Clip(key=str(n), youtube_id=str(n), start_s=0, label="", split="train", uri="")
         for n in range(6)
@@ -158,7 +158,7 @@ def test_clips_survive_the_death_of_their_process(tmp_path):
         for decoded in decoder.decode((clip, path) for clip in clips):
             assert isinstance(decoded.outcome, Sample), decoded
             assert decoded.source_sha256 == undisturbed.source_sha256
-            answered.set()  # no process is started before the next clip is asked for
+            answered.set()  # the next process starts only when the next clip is requested
             killer.join()
             kill_decoders()
     assert 1 <= len(set(killed)) <= 4, killed

@@ -1,4 +1,4 @@
-"""Clips that take too long, need too much or kill: the process that decodes survives them all."""
+"""Clips that exceed time or memory limits or crash the decoder do not stop the build."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ from tests.faults.media_files import ROSE, clip, clip_of, endless
 
 
 def outcomes(decoder: Decoder, *sources: bytes | Path) -> list[str]:
-    """Fates of several clips, decoded one after the other."""
+    """Outcomes of several clips, decoded in turn."""
     clips = [(clip_of(f"c{number}"), source) for number, source in enumerate(sources)]
     found = [decoded.outcome for decoded in decoder.decode(clips)]
     return [o.reason if isinstance(o, Rejection) else "written" for o in found]
@@ -36,21 +36,21 @@ def good() -> bytes:
 
 @pytest.fixture(scope="module")
 def long_clip() -> bytes:
-    """Takes many seconds to decode: twenty-five thousand frames before the wanted one.
+    """Takes many seconds to decode: 25,000 frames precede the requested one.
 
-    So many that it is still at work where a busy machine lets the one who waits wait for long.
+    So many that it is still decoding even if a busy machine delays the test.
     """
     return endless(50_000, 100.0)
 
 
-def test_a_clip_that_takes_too_long_is_given_up_and_the_next_is_decoded(good, long_clip):
+def test_a_clip_that_takes_too_long_is_abandoned_and_the_next_is_decoded(good, long_clip):
     with Decoder(MediaSettings(size_px=None, max_decode_s=3.0)) as decoder:
         assert outcomes(decoder, good, long_clip, good) == ["written", "timed_out", "written"]
 
 
 @pytest.fixture(scope="module")
 def large() -> bytes:
-    """As large as frames may be, with more of them to refer to than usual."""
+    """Frames of the maximum size, with more reference frames than usual."""
     options = {"x264-params": "ref=4:bframes=0", "preset": "ultrafast"}
     size = 4096, 2304
     return clip(
@@ -64,8 +64,8 @@ def test_a_clip_that_needs_too_much_memory_is_too_large(good, large, mebibytes):
         assert outcomes(decoder, large, good) == ["too_large", "written"]
 
 
-def test_a_clip_that_kills_its_process_is_crashed_and_the_others_are_unharmed(good, long_clip):
-    """As a fault in a decoder does: by SIGSEGV, each time that this clip is at work."""
+def test_a_clip_that_crashes_its_process_is_rejected_and_others_are_unaffected(good, long_clip):
+    """SIGSEGV, as from a bug in a decoder, each time this clip is decoded."""
     with Decoder(MediaSettings(size_px=None, max_decode_s=60.0)) as decoder:
         with killer(signal.SIGSEGV, times=2) as killed:
             assert outcomes(decoder, long_clip, good) == ["crashed", "written"]
@@ -80,7 +80,7 @@ def test_a_clip_whose_process_is_killed_once_is_decoded_again(good):
         assert len(killed) == 1
 
 
-def test_whoever_decodes_is_stopped_and_nobody_begins_again(good, long_clip):
+def test_a_stopped_decoder_stays_stopped(good, long_clip):
     with Decoder(MediaSettings(size_px=None, max_decode_s=60.0)) as decoder:
         threading.Timer(1.0, decoder.stop).start()
         with pytest.raises(InterruptedError, match="decoding was stopped"):
@@ -90,7 +90,7 @@ def test_whoever_decodes_is_stopped_and_nobody_begins_again(good, long_clip):
             outcomes(decoder, good)
 
 
-def test_a_stop_is_heeded_that_comes_just_as_the_process_starts(good, monkeypatch):
+def test_a_stop_just_as_the_process_starts_takes_effect(good, monkeypatch):
     with Decoder(MediaSettings(size_px=None, max_decode_s=60.0)) as decoder:
         monkeypatch.setattr(
             "data_prep.media.isolated_decoder.WorkerProcess",
@@ -101,7 +101,7 @@ def test_a_stop_is_heeded_that_comes_just_as_the_process_starts(good, monkeypatc
     assert decoders(os.getpid()) == []
 
 
-def test_ctrl_c_does_not_wait_for_the_clip_at_work(long_clip, tmp_path):
+def test_ctrl_c_does_not_wait_for_the_current_clip(long_clip, tmp_path):
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "long.mp4").write_bytes(long_clip)
     settings = BuildSettings(media=MediaSettings(size_px=None, max_decode_s=120.0), shards=1)
@@ -112,7 +112,7 @@ def test_ctrl_c_does_not_wait_for_the_clip_at_work(long_clip, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             list(build_shards(shards, settings, str(tmp_path / "out")))
     finally:
-        pressed.cancel()  # or it would end the tests, where this one fails early
+        pressed.cancel()  # else it would interrupt the test session if this test fails early
     assert records.load(0, str(tmp_path / "out")) is None
     assert decoders(os.getpid()) == []
 
@@ -129,8 +129,8 @@ def test_a_process_that_dies_between_two_clips_is_replaced(good, tmp_path):
             assert outcomes(decoder, source, good) == ["written", "written"]
 
 
-def test_no_source_can_stop_the_process(tmp_path, good):
-    """Neither a pipe, which never ends, nor a file that has gone meanwhile, nor a large one."""
+def test_no_source_can_block_the_process(tmp_path, good):
+    """Neither a pipe, which never ends, nor a file that has been deleted, nor a huge one."""
     names = ("pipe", "directory", "device", "circle", "nowhere", "huge")
     pipe, directory, device, circle, nowhere, huge = (tmp_path / name for name in names)
     os.mkfifo(pipe)
@@ -146,8 +146,8 @@ def test_no_source_can_stop_the_process(tmp_path, good):
 
 
 @contextlib.contextmanager
-def killer(number: int, times: int) -> Iterator[list[int]]:
-    """Kills processes that decode, a moment after they have begun to; tells their numbers."""
+def killer(signal_number: int, times: int) -> Iterator[list[int]]:
+    """Sends a signal to decoding processes shortly after they start; yields their process ids."""
     killed: list[int] = []
     over = threading.Event()
 
@@ -157,12 +157,12 @@ def killer(number: int, times: int) -> Iterator[list[int]]:
             ready = re.search(r"Max data size +(\d+|unlimited)", limits)
             if ready and ready[1] != "unlimited" and pid not in killed:
                 time.sleep(0.3)
-                os.kill(pid, number)
+                os.kill(pid, signal_number)
                 killed.append(pid)
 
     def run() -> None:
         while len(killed) < times and not over.wait(0.02):
-            with contextlib.suppress(OSError):  # one that has ended meanwhile
+            with contextlib.suppress(OSError):  # the process has just exited
                 kill()
 
     thread = threading.Thread(target=run)

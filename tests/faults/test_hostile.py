@@ -1,4 +1,4 @@
-"""Hostile and broken files: each is decoded rightly or rejected for its reason; nothing else."""
+"""Hostile and broken files are decoded correctly or rejected with the right reason."""
 
 import ctypes
 import io
@@ -32,7 +32,7 @@ TEXTS = tuple(text_cases("", 0))
 
 
 class Canary:
-    """A real clip and a listening socket that nothing may touch."""
+    """A real clip and a listening socket that must not be accessed."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "canary.mp4"
@@ -45,7 +45,7 @@ class Canary:
         assert libc.inotify_add_watch(self._watch, os.fsencode(self.path), opened) >= 0
 
     def touched(self) -> bool:
-        """Whether anybody has opened the file or has called since the last time."""
+        """Whether the file was opened or the socket connected to since the last call."""
         ready, _, _ = select.select([self._server, self._watch], [], [], 0)
         if self._watch in ready:
             os.read(self._watch, 4096)
@@ -67,7 +67,7 @@ def canary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canary]:
 
 @pytest.fixture(scope="module")
 def contents(canary: Canary) -> dict[str, bytes]:
-    """The corpus: each file is made once."""
+    """Name -> content of the corpus; each file is made once."""
     made = CASES | text_cases(str(canary.path), canary.port)
     return {name: case.make() for name, case in made.items()}
 
@@ -109,22 +109,22 @@ def test_the_corpus_is_large():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_file_is_decoded_rightly_or_rejected_for_its_reason(contents, name):
+def test_a_file_is_decoded_correctly_or_rejected_with_its_reason(contents, name):
     check(read_clip(contents[name], clip_of(name), SETTINGS), CASES[name].expected)
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_file_that_names_others_opens_none_of_them(contents, canary, name):
+def test_a_file_that_references_others_opens_none_of_them(contents, canary, name):
     assert not canary.touched()
     expected = text_cases("", 0)[name].expected
     check(read_clip(contents[name], clip_of(name), SETTINGS), expected)
-    if name != "data-elsewhere":  # which has sound of its own
+    if name != "data-elsewhere":  # which contains sound itself
         with pytest.raises(ValueError, match=r"not a readable sound file|contains no"):
             read_sound(contents[name], 16000)
     assert not canary.touched()
 
 
-def test_the_canary_sings(canary):
+def test_the_canary_detects_access(canary):
     canary.path.read_bytes()
     assert canary.touched()
     socket.create_connection(("127.0.0.1", canary.port)).close()
@@ -133,7 +133,7 @@ def test_the_canary_sings(canary):
     assert not canary.touched()
 
 
-def test_turned_pictures_are_upright(contents):
+def test_rotated_and_mirrored_pictures_are_upright(contents):
     upright = picture(read(clip()).pictures[0]).astype(int)
     mirrored = upright[:, ::-1]
     expected = {
@@ -157,11 +157,11 @@ def read(content: bytes) -> Sample:
 def test_one_field_is_taken_of_an_interlaced_frame(contents):
     image = picture(read(contents["interlaced"]).pictures[0])[:, :, 1].astype(int)
     bar = image > 128
-    assert (bar == bar[20]).all()  # in the same place in every line
+    assert (bar == bar[20]).all()  # at the same position in every row
     assert bar[20].sum() == 8
 
 
-def test_sound_that_changes_its_channels_is_whole(contents):
+def test_sound_whose_channels_change_is_complete(contents):
     sample = read(contents["stereo-then-mono"])
     waveform, rate = soundfile.read(io.BytesIO(sample.sound))
     halves = waveform[: rate // 2], waveform[-rate // 2 :]
@@ -169,7 +169,7 @@ def test_sound_that_changes_its_channels_is_whole(contents):
     assert loud == pytest.approx([0.3 / np.sqrt(2)] * 2, rel=0.1)
 
 
-def test_a_wav_of_a_billion_samples_is_as_long_as_it_is(contents):
+def test_a_wav_that_claims_a_billion_samples_has_its_actual_length(contents):
     assert len(read_sound(contents["wav-of-1e9-samples"], 16000)) == 2000
 
 
@@ -192,7 +192,7 @@ NAMES = (
 def files(
     contents: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[Path, Expected]:
-    """Everything as files called ``.mp4``, and things that are called so and are none."""
+    """The corpus as ``.mp4`` files, and other things with that extension that are not files."""
     folder = tmp_path_factory.mktemp("files")
     made = CASES | text_cases("", 0)
     for name, content in contents.items():
@@ -222,7 +222,7 @@ def files(
 GOOD = Expected(number=10, size=(96, 64))
 
 
-def test_what_is_no_plain_file_is_none(files):
+def test_only_regular_files_are_read(files):
     for path, expected in files.items():
         if expected.fate == "missing":
             with pytest.raises(RejectedError) as raised:
@@ -230,7 +230,7 @@ def test_what_is_no_plain_file_is_none(files):
             assert raised.value.reason == "missing", path
 
 
-def test_a_build_over_all_of_it(files, canary, tmp_path, monkeypatch):
+def test_a_build_of_the_whole_corpus(files, canary, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     clips = {f"c{n:03d}": path for n, path in enumerate(files)}
     catalog = Catalog(clips=tuple(clip_of(path, key) for key, path in clips.items()), leaks=())
@@ -253,7 +253,7 @@ def test_a_build_over_all_of_it(files, canary, tmp_path, monkeypatch):
     assert storage.list_files(out)
 
 
-def test_pictures_of_several_sizes_are_no_sample(contents):
+def test_pictures_of_several_sizes_are_rejected(contents):
     settings = MediaSettings(size_px=None, pictures=2)
     for letterbox in (False, True):
         settings = MediaSettings(size_px=None, pictures=2, cut_letterbox=letterbox)

@@ -1,4 +1,4 @@
-"""Tars that are no shards: refused by name, and nothing of them is believed."""
+"""Tars that are not shards are rejected, and the error names them."""
 
 import contextlib
 import gzip
@@ -22,7 +22,7 @@ from tests.faults.media_files import clip_of
 
 
 def tar(*members: tuple[str, bytes, dict[str, Any]], kind: int = tarfile.PAX_FORMAT) -> bytes:
-    """Name, content and further attributes of each member."""
+    """A tar of members given by name, content and other attributes."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=kind) as target:
         for name, content, attributes in members:
@@ -39,14 +39,14 @@ def pax(records: dict[str, str], name: str = "a.0.jpg", content: bytes = b"evil"
 
 
 def claiming(size: int, *, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """A header of a member of so many bytes, and four blocks."""
+    """A header that claims a member of this size, followed by four blocks."""
     info = tarfile.TarInfo("a.0.jpg")
     info.type, info.size = kind, size
     return info.tobuf(tarfile.GNU_FORMAT) + bytes(2048)
 
 
 def sparse() -> bytes:
-    """GNU's old way: one byte of a member that is said to have a hundred million."""
+    """An old GNU sparse member that claims a hundred million bytes but stores only 512."""
     head = bytearray(tarfile.TarInfo("a.0.jpg").tobuf(tarfile.GNU_FORMAT))
     head[124:136] = b"%011o\0" % 512
     head[156:157] = b"S"
@@ -96,7 +96,7 @@ TARS: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", TARS)
-def test_a_hostile_tar_is_refused_by_name(name):
+def test_a_hostile_tar_is_rejected_by_name(name):
     content, complaint = TARS[name]
     with pytest.raises(ValueError, match=complaint) as raised:
         list(read_pictures(io.BytesIO(content), "x.picture.tar"))
@@ -106,9 +106,9 @@ def test_a_hostile_tar_is_refused_by_name(name):
             list(read_sounds(io.BytesIO(content), "x.sound.tar"))
 
 
-def test_damaged_tars_never_raise_anything_else():
+def test_damaged_tars_raise_only_value_errors():
     whole = tar(*((f"{'k' * 120}{number}.0.jpg", b"x" * 700, {}) for number in range(4)))
-    refused = 0
+    rejected = 0
     for seed in range(300):
         generator = np.random.default_rng(seed)
         content = bytearray(whole)
@@ -119,12 +119,12 @@ def test_damaged_tars_never_raise_anything_else():
             continue
         with pytest.raises(ValueError, match=r"x\.picture\.tar"):
             list(read_pictures(io.BytesIO(content), "x.picture.tar"))
-        refused += 1
-    assert refused > 50
+        rejected += 1
+    assert rejected > 50
 
 
 def test_verify_names_a_hostile_tar(make_clip, tmp_path):
-    """Even where its checksum is the manifest's."""
+    """Even if its checksum matches the manifest."""
     path = make_clip(tmp_path / "clips" / "a.mp4", seconds=1.0)
     made = build(
         Catalog(clips=(clip_of(path),), leaks=()), BuildSettings(shards=1), str(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""A share of ``benchmarks/train_kills.py``."""
+"""A subset of ``benchmarks/train_kills.py``."""
 
 import itertools
 
@@ -18,13 +18,13 @@ def kill_shards(tmp_path_factory, make_clip):
 
 
 def test_a_killed_training_loses_nothing(kill_shards, tmp_path):
-    """On a path, where nothing is uploaded: each stage once, at another moment."""
+    """On a local path, without uploads: each stage once, each at a different moment."""
     trainings = Trainings(kill_shards, str(tmp_path), {})
     points = {moment: POINTS[moment] for moment in MOMENTS if moment != "upload"}
     every_stage_and_moment = itertools.islice(
         train_kills.cases(0, points), len(points) * len(STAGES)
     )
-    suffer(trainings, list(every_stage_and_moment)[::4])
+    check_outcomes(trainings, list(every_stage_and_moment)[::4])
 
 
 @pytest.mark.slow
@@ -32,10 +32,10 @@ def test_a_killed_upload_loses_nothing(kill_shards, rclone_s3, monkeypatch):
     rclone_s3.use(monkeypatch)
     trainings = Trainings(kill_shards, f"{rclone_s3.new_place()}/runs", rclone_s3.env)
     points = {"upload": POINTS["upload"]}
-    suffer(trainings, list(itertools.islice(train_kills.cases(1, points), len(STAGES))))
+    check_outcomes(trainings, list(itertools.islice(train_kills.cases(1, points), len(STAGES))))
 
 
-def suffer(trainings, cases):
-    fates = [trainings.suffer(case, n) for n, case in enumerate(cases)]
-    assert [fate for fate in fates if fate.faults] == []
-    assert sum(fate.killed > 0 for fate in fates) >= 0.8 * len(cases), fates
+def check_outcomes(trainings, cases):
+    outcomes = [trainings.kill_and_resume(case, n) for n, case in enumerate(cases)]
+    assert [outcome for outcome in outcomes if outcome.faults] == []
+    assert sum(outcome.killed > 0 for outcome in outcomes) >= 0.8 * len(cases), outcomes

@@ -29,9 +29,9 @@ from data_prep.shards.manifest import (
 )
 from data_prep.shards.plan import BuildSettings, choose_shard_count, plan
 from data_prep.shards.publish import publish_manifest, read_manifest_bytes
-from data_prep.shards.tar import read_shard
 from data_prep.shards.verify import verify
 from tests.data_prep.builds import BROKEN, SETTINGS, catalog_of, files_of
+from tests.data_prep.reading import read_shard
 
 
 def test_plan_is_a_partition_that_keeps_videos_together(world):

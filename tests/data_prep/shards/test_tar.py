@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from data_prep.media.sample import Sample
-from data_prep.shards.tar import read_pictures, read_shard, write_shard
+from data_prep.shards.tar import read_pictures, write_shard
+from tests.data_prep.reading import read_shard
 
 
 def sample(key: str, pictures: int = 1, sound: bytes = b"sound") -> Sample:

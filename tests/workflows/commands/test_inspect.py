@@ -167,7 +167,7 @@ def test_a_second_page_leaves_no_old_samples(inspected, tmp_path):
     [
         ("--shards", "nowhere", "nowhere"),
         ("--samples", "-1", "--samples is -1"),
-        ("--out", "s3://bucket/page", "not on this machine"),
+        ("--out", "s3://bucket/page", "not on the local file system"),
     ],
 )
 def test_errors_name_what_is_wrong(inspected, tmp_path, capsys, flag, value, named):
