@@ -19,10 +19,20 @@ import simplejpeg  # pyright: ignore[reportMissingTypeStubs]
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from data_prep.media import frames, pictures, quality
-from data_prep.media.container import MATROSKA, AnyPacket, declared_length_s, open_media
+from data_prep.media.container import (
+    FILM_CODECS,
+    FILM_DEMUXERS,
+    MATROSKA,
+    VIDEO_CODECS,
+    VIDEO_DEMUXERS,
+    AnyPacket,
+    declared_length_s,
+    open_media,
+)
 from data_prep.media.frames import Window
 from data_prep.media.sample import (
     Excerpt,
@@ -41,10 +51,19 @@ DECODING_VERSION = 2
 _MISSING_S = 0.5  # allowed at the end of a file: rounding, and packets without a duration
 
 
-def read_clip(source: bytes | Path, clip: Excerpt, settings: MediaSettings) -> Sample | Rejection:
-    """Decodes one clip from its content or its path; nothing in the file makes this raise."""
+def read_clip(
+    source: bytes | Path, clip: Excerpt, settings: MediaSettings, *, film: bool = False
+) -> Sample | Rejection:
+    """Decodes one clip from its content or its path; nothing in the file makes this raise.
+
+    Args:
+        source: the file's content or path.
+        clip: which part of it to read.
+        settings: how to read it.
+        film: whether formats of films are read, too, such as AVI.
+    """
     try:
-        return read_clip_in_memory(source, clip, settings)
+        return read_clip_in_memory(source, clip, settings, film=film)
     except MemoryError:
         return out_of_memory(clip, settings)
 
@@ -56,11 +75,11 @@ def out_of_memory(clip: Excerpt, settings: MediaSettings) -> Rejection:
 
 
 def read_clip_in_memory(
-    source: bytes | Path, clip: Excerpt, settings: MediaSettings
+    source: bytes | Path, clip: Excerpt, settings: MediaSettings, *, film: bool = False
 ) -> Sample | Rejection:
     """Like ``read_clip``, but raises MemoryError, since a fresh process may have enough."""
     try:
-        return _read(_content(source, settings.max_bytes), clip, settings)
+        return _read(_content(source, settings.max_bytes), clip, settings, film=film)
     except RejectedError as rejected:
         return Rejection(key=clip.key, reason=rejected.reason, detail=rejected.detail)
     except MemoryError:
@@ -122,10 +141,11 @@ class _Decoded:
     track_start_s: float
 
 
-def _read(content: bytes, clip: Excerpt, settings: MediaSettings) -> Sample:
+def _read(content: bytes, clip: Excerpt, settings: MediaSettings, *, film: bool) -> Sample:
     # Streams must not be used after their container is closed.
-    with open_media(content) as container:
-        decoded = _decode(container, clip, settings)
+    with open_media(content, FILM_DEMUXERS if film else VIDEO_DEMUXERS) as container:
+        video = frames.video_stream(container, settings, FILM_CODECS if film else VIDEO_CODECS)
+        decoded = _decode(container, video, clip, settings)
     taken, track = decoded.pictures, decoded.track
     level = level_dbfs(track.waveform) if track else FLOOR_DBFS
     sound, fate = _usable_sound(track, level, settings)
@@ -154,10 +174,11 @@ def _read(content: bytes, clip: Excerpt, settings: MediaSettings) -> Sample:
     )
 
 
-def _decode(container: InputContainer, clip: Excerpt, settings: MediaSettings) -> _Decoded:
+def _decode(
+    container: InputContainer, video: VideoStream, clip: Excerpt, settings: MediaSettings
+) -> _Decoded:
     if len(container.streams) > settings.max_streams:
         raise RejectedError("too_large", f"{len(container.streams)} streams")
-    video = frames.video_stream(container, settings)
     audio = next(iter(container.streams.audio), None)
     origin_s = (container.start_time or 0) / av.time_base
     packets = _demux(container, [video.index, *([audio.index] if audio else [])], settings)

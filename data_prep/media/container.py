@@ -23,14 +23,23 @@ VIDEO_DEMUXERS = "mov,matroska"
 SOUND_DEMUXERS = VIDEO_DEMUXERS + ",wav,flac,ogg,mp3,aac,aiff"
 VIDEO_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
 """Video codecs that are decoded; clips with any other are rejected."""
+FILM_DEMUXERS = VIDEO_DEMUXERS + ",avi,mpeg,mpegts,flv,asf"
+FILM_CODECS = (
+    *VIDEO_CODECS,
+    *("mpeg1video", "mpeg2video", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "h263", "flv1", "mjpeg"),
+    *("wmv1", "wmv2", "wmv3", "vc1"),
+)
+"""Video codecs of people's films, which are decoded for coloring only."""
 SOUND_CODECS = (
-    *("aac", "mp3", "ac3", "opus", "vorbis", "flac", "alac"),
+    *("aac", "mp3", "ac3", "opus", "vorbis", "flac", "alac", "mp2", "wmav1", "wmav2", "amr_nb"),
     *("pcm_u8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"),
     *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw"),
 )
 """Sound codecs that are decoded; sound in any other counts as undecodable."""
 
-_DECODERS = ",".join((*VIDEO_CODECS, "libdav1d", *SOUND_CODECS, "mp3float"))
+_SOUND_DECODERS = (*SOUND_CODECS, "mp3float", "mp2float", "amrnb")
+_DECODERS = ",".join((*VIDEO_CODECS, "libdav1d", *_SOUND_DECODERS))
+_FILM_DECODERS = ",".join((*FILM_CODECS, "flv", "libdav1d", *_SOUND_DECODERS))
 _READ_BYTES = 1 << 17  # at a time; each read is a call from FFmpeg into Python
 
 
@@ -46,7 +55,7 @@ def open_media(content: bytes | BinaryIO, demuxers: str = VIDEO_DEMUXERS) -> Inp
         container_options={
             "format_whitelist": demuxers,
             "protocol_whitelist": "file",
-            "codec_whitelist": _DECODERS,
+            "codec_whitelist": _FILM_DECODERS if demuxers == FILM_DEMUXERS else _DECODERS,
         },
         metadata_errors="replace",
         buffer_size=_READ_BYTES,

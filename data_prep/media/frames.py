@@ -52,7 +52,9 @@ class Target:
     """Index of the packet that contains it."""
 
 
-def video_stream(container: InputContainer, settings: MediaSettings) -> VideoStream:
+def video_stream(
+    container: InputContainer, settings: MediaSettings, codecs: Sequence[str] = VIDEO_CODECS
+) -> VideoStream:
     """The first video stream that is not cover art, with its decoder configured.
 
     Raises:
@@ -63,11 +65,9 @@ def video_stream(container: InputContainer, settings: MediaSettings) -> VideoStr
         raise RejectedError("no_picture", "no video stream")
     video = streams[0]
     context: Any = video.codec_context
-    if context is None or context.codec.canonical_name not in VIDEO_CODECS:
+    if context is None or context.codec.canonical_name not in codecs:
         name = "unknown" if context is None else context.codec.canonical_name
-        raise RejectedError(
-            "undecodable", f"video codec {name} is none of {', '.join(VIDEO_CODECS)}"
-        )
+        raise RejectedError("undecodable", f"video codec {name} is none of {', '.join(codecs)}")
     if context.width * context.height > settings.max_pixels:
         raise RejectedError("too_large", f"frames of {context.width}x{context.height} pixels")
     declared_s = declared_length_s(container) or 0.0

@@ -44,7 +44,10 @@ class Mixer:
         return channel, float(np.sqrt(self._energies[channel] / max(self._samples, 1)))
 
     def _measure(self, channels: Sequence[NDArray[np.float32]]) -> None:
-        energies = np.array([float(np.dot(channel, channel)) for channel in channels])
+        with np.errstate(over="ignore", invalid="ignore"):
+            energies = np.array([float(np.dot(channel, channel)) for channel in channels])
+        if not np.isfinite(energies).all():
+            return  # a damaged block
         count = max(len(energies), len(self._energies))
         self._energies = np.pad(self._energies, (0, count - len(self._energies)))
         self._energies[: len(energies)] += energies

@@ -216,13 +216,13 @@ def _changed_by_decoding_2(row: ClipRow) -> bool:
     """Whether version 2 of decoding may give a clip another outcome than version 1.
 
     It measures motion in windows with a single key frame, reads Matroska files that start later
-    than 0, and uses one channel of sounds whose channels cancel each other.
+    than 0 and more sound codecs, and uses one channel of sound whose channels cancel each other.
     """
     return (
         row.motion == 0.0
         or row.fate == "too_long"
         or (row.fate == "undecodable" and row.detail.startswith("cut off"))
-        or row.sound_fate == "silent"
+        or row.sound_fate in ("silent", "undecodable")
     )
 
 

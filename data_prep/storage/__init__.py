@@ -27,6 +27,7 @@ from data_prep.storage.uri import (
     local_path,
     name_of,
     parent_of,
+    suffix_of,
 )
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "read_bytes",
     "read_range",
     "size_of",
+    "suffix_of",
     "sweep_parts",
     "upload_folder",
     "write_bytes",

@@ -17,6 +17,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import logging
 import os
 import re
 import shutil
@@ -31,7 +32,9 @@ from pyarrow import fs as arrow_fs
 
 from data_prep.storage import s3
 from data_prep.storage.s3 import ConflictError
-from data_prep.storage.uri import is_local, join, local_path, require_s3
+from data_prep.storage.uri import is_local, is_utf_8, join, local_path, printable, require_s3
+
+log = logging.getLogger(__name__)
 
 _PART = re.compile(r"\..+\.[0-9a-f]{12}\.part")
 
@@ -87,18 +90,17 @@ def size_of(place: str) -> int | None:
 def list_files(place: str) -> list[StoredFile]:
     """All files under a folder, sorted by name; hidden files and folders are skipped.
 
+    Local files and folders whose names are not UTF-8 are skipped with a warning.
+
     Raises:
         FileNotFoundError: the folder does not exist.
     """
     system, root = filesystem(place)
     if is_local(place) and not local_path(place).is_dir():
         raise FileNotFoundError(f"{place} is not a folder: check the path")
-    if is_local(place):
-        infos = system.get_file_info(arrow_fs.FileSelector(root, recursive=True))
-    else:
-        infos = s3.list_infos(place)
+    infos = _local_infos(system, root) if is_local(place) else s3.list_infos(place)
     files: list[StoredFile] = []
-    for info in cast("list[Any]", infos):
+    for info in infos:
         if info.type != arrow_fs.FileType.File:
             continue
         # Plain strings: path objects would take seconds for 200,000 names.
@@ -107,6 +109,29 @@ def list_files(place: str) -> list[StoredFile]:
             size, mtime_ns = cast(int, info.size), cast(int, info.mtime_ns)
             files.append(StoredFile(name=name, uri=join(place, name), size=size, mtime_ns=mtime_ns))
     return sorted(files, key=lambda file: file.name)
+
+
+def _local_infos(system: Any, root: str) -> list[Any]:
+    """Local files whose whole path is UTF-8, which is all that Arrow can name."""
+    try:
+        infos = system.get_file_info(arrow_fs.FileSelector(root, recursive=True))
+        if all(info.path for info in infos):  # which are decoded only now
+            return infos
+    except UnicodeDecodeError:
+        pass
+    paths: list[str] = []
+    bad: list[str] = []
+    for folder, subfolders, names in os.walk(root):
+        for name in [*subfolders, *names]:
+            if not is_utf_8(name):
+                bad.append(printable(os.path.join(folder, name)))  # noqa: PTH118 (one path of many)
+        subfolders[:] = filter(is_utf_8, subfolders)
+        paths.extend(f"{folder}/{name}" for name in filter(is_utf_8, names))
+    log.warning(
+        "passed over %d files or folders whose names are not UTF-8, such as '%s': rename them",
+        len(bad), min(bad),
+    )  # fmt: skip
+    return system.get_file_info(paths)
 
 
 def read_bytes(place: str) -> bytes:
@@ -242,7 +267,8 @@ def _named(place: str) -> Generator[None, None, None]:
 def _replace(final: Path, write: Callable[[Path], object]) -> None:
     """Writes a temporary file in the same folder, then renames it to its final name."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.part")
+    # Not longer than final's name, which may be as long as names can be.
+    part = final.with_name(f"._.{uuid.uuid4().hex[:12]}.part")
     try:
         write(part)
         with part.open("rb") as written:

@@ -6,7 +6,7 @@
 """
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -21,8 +21,10 @@ def local_path(place: str) -> Path:
     """The path of a local place.
 
     Raises:
-        ValueError: the place is not local.
+        ValueError: the place is not local, or its name is not UTF-8.
     """
+    if not is_utf_8(place):
+        raise ValueError(f"the name '{printable(place)}' is not UTF-8: rename it")
     if not is_local(place):
         raise ValueError(f"{_scheme(place)}:// is not on the local file system: use a path")
     if _scheme(place) == "":
@@ -52,6 +54,11 @@ def name_of(place: str) -> str:
     if _scheme(place) == "":
         return Path(place).name
     return unquote(place.partition("?")[0].rstrip("/").rpartition("/")[2])
+
+
+def suffix_of(place: str) -> str:
+    """The suffix of the last component of a place, such as ``.png``, in lower case."""
+    return PurePosixPath(name_of(place)).suffix.lower()
 
 
 def parent_of(place: str) -> str:
@@ -86,3 +93,13 @@ def require_s3(place: str) -> str:
 def _scheme(place: str) -> str:
     match = _SCHEME.match(place)
     return match[1].lower() if match else ""
+
+
+def is_utf_8(name: str) -> bool:
+    """Whether a local name, as Python represents it, consists of valid UTF-8."""
+    return name.isascii() or not any("\udc80" <= character <= "\udcff" for character in name)
+
+
+def printable(name: str) -> str:
+    """A local name for people, with ``\\xf1`` for a byte that is not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

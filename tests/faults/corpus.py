@@ -504,7 +504,7 @@ CASES: dict[str, Case] = {
         "pcm-u8": (_sound("mov", codec="pcm_u8"), Expected()),
         "pcm-f64": (_sound("matroska", codec="pcm_f64le", rate_hz=8000), Expected()),
         "pcm-big-endian": (_sound("mov", codec="pcm_s16be"), Expected()),
-        "mp2-sound": (_sound("matroska", codec="mp2"), _mute("undecodable")),
+        "mp2-sound": (_sound("matroska", codec="mp2"), Expected()),
         "adpcm-sound": (_sound("mov", codec="adpcm_ima_qt"), _mute("undecodable")),
         "unknown-sound": (_unknown_sound, _mute("undecodable")),
     }.items()

@@ -14,14 +14,14 @@ from tqdm import tqdm
 from aiaic.inference import Colorizer
 from aiaic.networks.model import Model
 from data_prep import storage
-from data_prep.catalog import VIDEO_SUFFIXES, Clip
+from data_prep.catalog import Clip
 from data_prep.media.clip import read_clip
 from data_prep.media.sample import MediaSettings, Rejection
 from data_prep.media.sound import read_sound
 from data_prep.storage.scratch import NoSpaceError
 from workflows.artifacts import run_folder
 from workflows.media import images, video
-from workflows.media.video_reader import is_video
+from workflows.media.video_reader import SOURCE_SUFFIXES, is_video
 from workflows.media.video_writer import TARGET_SUFFIXES, is_target
 from workflows.options import Colorize, Outcome
 
@@ -54,7 +54,7 @@ class Task:
 
 def run(options: Colorize) -> Outcome:
     """Carry out the command."""
-    tasks = plan(options.input, options.out)
+    tasks, passed_over = plan(options.input, options.out)
     if options.audio is not None and any(task.to_video for task in tasks):
         raise ValueError("a video is guided by its own sound: omit --audio")
     folder = run_folder.fetch(options.checkpoint)
@@ -67,15 +67,21 @@ def run(options: Colorize) -> Outcome:
     sound = None if options.audio is None else _read_sound(options.audio, colorizer.model)
     done, failed = _colorize_all(tasks, colorizer, sound)
     text = [_line(row) for row in done] + [f"failed: {reason}" for reason in failed]
+    text += [f"passed over: {reason}" for reason in passed_over]
     return Outcome(
-        values={"checkpoint": options.checkpoint, "outputs": done, "failed": failed},
+        values={
+            "checkpoint": options.checkpoint,
+            "outputs": done,
+            "failed": failed,
+            "passed_over": passed_over,
+        },
         text="\n".join(text),
         exit_code=1 if failed else 0,
     )
 
 
-def plan(source: str, out: str) -> list[Task]:
-    """What to colorize, and where each result goes.
+def plan(source: str, out: str) -> tuple[list[Task], list[str]]:
+    """What to colorize and where each result goes; and which files are passed over, and why.
 
     Raises:
         FileNotFoundError: there is no such input.
@@ -86,35 +92,33 @@ def plan(source: str, out: str) -> list[Task]:
     if storage.size_of(source) is None and not storage.exists(source):
         raise FileNotFoundError(f"no picture, video or folder at '{source}'")
     is_file = storage.size_of(source) is not None
-    tasks = [_plan_file(source, out)] if is_file else _plan_folder(source, out)
+    tasks, passed_over = ([_plan_file(source, out)], []) if is_file else _plan_folder(source, out)
     for task in tasks:
         if _same(task.source, task.target):
             raise ValueError(f"'{task.target}' would replace the input: use another --out")
-    return tasks
+    return tasks, passed_over
 
 
 def _plan_file(source: str, out: str) -> Task:
-    if _suffix(out) == "" or _is_folder(out):
+    if storage.suffix_of(out) == "" or _is_folder(out):
         name = _result_name(storage.name_of(source))
         return Task(source=source, target=storage.join(out, name))
     known = [*images.SUFFIXES, *TARGET_SUFFIXES * is_video(source)]
-    if _suffix(out) not in known:
+    if storage.suffix_of(out) not in known:
         raise ValueError(f"cannot write '{out}': use one of {', '.join(known)}, or a folder")
     return Task(source=source, target=out)
 
 
-def _plan_folder(source: str, out: str) -> list[Task]:
-    if _suffix(out) in (*images.SUFFIXES, *TARGET_SUFFIXES) and not _is_folder(out):
+def _plan_folder(source: str, out: str) -> tuple[list[Task], list[str]]:
+    if storage.suffix_of(out) in (*images.SUFFIXES, *TARGET_SUFFIXES) and not _is_folder(out):
         raise ValueError(f"'{source}' is a folder: use a folder for --out, not '{out}'")
     if _is_inside(out, source):
         raise ValueError(f"'{out}' is inside the input '{source}': use another --out")
-    files = [
-        file
-        for file in storage.list_files(source)
-        if images.is_picture(file.name) or is_video(file.name)
-    ]
+    listed = storage.list_files(source)
+    files = [file for file in listed if images.is_picture(file.name) or is_video(file.name)]
+    others = sorted({file.uri for file in listed} - {file.uri for file in files})
     if not files:
-        known = ", ".join((*images.SUFFIXES, *VIDEO_SUFFIXES))
+        known = ", ".join((*images.SOURCE_SUFFIXES, *SOURCE_SUFFIXES))
         raise ValueError(f"folder '{source}' has no picture or video ({known})")
     tasks = [
         Task(source=file.uri, target=storage.join(out, *_result_name(file.name).split("/")))
@@ -125,7 +129,7 @@ def _plan_folder(source: str, out: str) -> list[Task]:
         other = by_target.setdefault(task.target, task.source)
         if other != task.source:
             raise ValueError(f"'{other}' and '{task.source}' would get the same name: rename one")
-    return tasks
+    return tasks, [f"'{uri}' has no suffix of a picture or video" for uri in others]
 
 
 def _colorize_all(
@@ -191,7 +195,7 @@ def _colorize(
         "input": task.source,
         "output": task.target,
         "relevance": result.relevance,
-        "notes": images.dropped(picture, _suffix(task.target)),
+        "notes": images.dropped(picture, storage.suffix_of(task.target)),
     }
 
 
@@ -203,7 +207,7 @@ def _read_clip(content: bytes, place: str, model: Model) -> Input:
         size_px=None, jpeg_quality=100, sample_rate_hz=rate, min_s=0, sound_s=_MAX_SOUND_S,
         max_s=_MAX_CLIP_S, max_bytes=_MAX_CLIP_BYTES, max_packets=_MAX_CLIP_PACKETS,
     )  # fmt: skip
-    sample = read_clip(content, clip, settings)
+    sample = read_clip(content, clip, settings, film=True)
     if isinstance(sample, Rejection):
         raise ValueError(f"cannot read video '{place}': {sample.reason} ({sample.detail})")
     sound = read_sound(sample.sound, rate) if sample.sound else None
@@ -228,14 +232,10 @@ def _line(row: dict[str, object]) -> str:
 
 
 def _result_name(name: str) -> str:
-    """The name of the input, if it can be written; else Matroska, which can contain any sound."""
-    if images.is_picture(name) or is_target(name):
+    """The name of the input, if it can be written; else PNG, or Matroska with any sound."""
+    if images.is_target(name) or is_target(name):
         return name
-    return str(PurePosixPath(name).with_suffix(".mkv"))
-
-
-def _suffix(place: str) -> str:
-    return PurePosixPath(storage.name_of(place)).suffix.lower()
+    return str(PurePosixPath(name).with_suffix(".png" if images.is_picture(name) else ".mkv"))
 
 
 def _is_folder(place: str) -> bool:

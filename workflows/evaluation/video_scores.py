@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def find(place: str) -> dict[str, str]:
     if not storage.exists(place):
         raise FileNotFoundError(f"no video or folder at '{place}'")
     found = {file.name: file.uri for file in storage.list_files(place)}
-    videos = {n: u for n, u in found.items() if PurePosixPath(n).suffix.lower() in VIDEO_SUFFIXES}
+    videos = {n: u for n, u in found.items() if storage.suffix_of(n) in VIDEO_SUFFIXES}
     if not videos:
         raise ValueError(f"folder '{place}' holds no video ({', '.join(VIDEO_SUFFIXES)})")
     return videos

@@ -1,26 +1,32 @@
-"""Reads PNG, JPEG, WebP and TIFF files as sRGB arrays, and writes them.
+"""Reads pictures as sRGB arrays, and writes PNG, JPEG, WebP and TIFF files.
 
 A written picture keeps what the other one had: 16 bits if the format has them, transparency, EXIF,
 XMP and the colour profile. A picture in another RGB space (Display P3, Adobe RGB) is colorized in
 sRGB and converted back; grey and CMYK profiles become sRGB. TIFF keeps profile, XMP and
 description, but not EXIF, which libvips neither reads nor writes there.
 
-The format is detected from the content, and only the loaders of these four can be reached.
+GIF, BMP, AVIF and HEIC are read as well. The format is detected from the content, and only the
+loaders of these formats can be reached.
 """
 
 import dataclasses
 import functools
+import io
 import re
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pyvips
 from numpy.typing import NDArray
 
 from aiaic.color import to_8_bit
+from data_prep import storage
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff")
+"""Suffixes of pictures that can be read and written."""
+SOURCE_SUFFIXES = (*SUFFIXES, ".bmp", ".gif", ".avif", ".heic", ".heif")
+"""Suffixes of pictures that can be read; libvips may lack the decoder of HEIC."""
 MAX_PIXELS = 64_000_000
 """Larger pictures are rejected before they are decoded."""
 
@@ -29,17 +35,21 @@ _LOADERS = {
     b"\xff\xd8\xff": "jpegload_buffer",
     b"II*\0": "tiffload_buffer",
     b"MM\0*": "tiffload_buffer",
+    b"GIF8": "gifload_buffer",
 }
+_HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 _JPEG = {"Q": 95, "subsample_mode": "off"}
 _TIFF = {"compression": "deflate", "predictor": "horizontal"}
 _SAVERS: dict[str, dict[str, Any]] = {
     ".png": {},
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
+    ".jfif": _JPEG,
     ".webp": {"Q": 95, "smart_subsample": True},
     ".tif": _TIFF,
     ".tiff": _TIFF,
 }
+_OPAQUE_SUFFIXES = (".jpg", ".jpeg", ".jfif")
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")
 _BANDS_OF_SPACE = {b"GRAY": 1, b"RGB ": 3, b"CMYK": 4}
 _SPACES = ("b-w", "grey16", "srgb", "rgb16", "cmyk")
@@ -74,8 +84,13 @@ class Picture:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's name is that of a picture that can be read and written."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
+    """Whether a file's name is that of a picture that can be read."""
+    return storage.suffix_of(name) in SOURCE_SUFFIXES
+
+
+def is_target(name: str) -> bool:
+    """Whether a file's name is that of a picture that can be written."""
+    return storage.suffix_of(name) in SUFFIXES
 
 
 def decode(content: bytes, name: str) -> NDArray[np.uint8]:
@@ -89,7 +104,7 @@ def decode(content: bytes, name: str) -> NDArray[np.uint8]:
 
 def encode(rgb: NDArray[Any], suffix: str) -> bytes:
     """The content of a file with only sRGB pixels; the suffix chooses the format."""
-    return write(rgb, Picture(rgb=rgb), suffix)
+    return write(rgb, Picture(rgb=rgb), f"picture{suffix}")
 
 
 def read(content: bytes, name: str) -> Picture:
@@ -101,11 +116,7 @@ def read(content: bytes, name: str) -> Picture:
     """
     try:
         image = _open(content, name)
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(
-                f"'{name}' has {image.width} x {image.height} pixels, more than "
-                f"{MAX_PIXELS // 1_000_000} million: reduce its size first"
-            )
+        _check_size(image.width, image.height, name)
         if image.format not in ("uchar", "ushort") or image.interpretation not in _SPACES:
             raise ValueError(
                 f"'{name}' has pixels of kind {image.interpretation}, {image.format}: "
@@ -125,12 +136,12 @@ def write(rgb: NDArray[Any], like: Picture, target: str) -> bytes:
     Args:
         rgb: sRGB [h w 3], uint8 or uint16, of the size of ``like``.
         like: the other picture.
-        target: name of the file, or only its suffix, such as ``.png``.
+        target: place of the file, whose suffix chooses the format.
 
     Raises:
         ValueError: the picture is too large for the format (JPEG, WebP).
     """
-    suffix = f".{target.rpartition('.')[2].lower()}"
+    suffix = storage.suffix_of(target)
     try:
         return _with_all_of(like, rgb, suffix).write_to_buffer(suffix, **_SAVERS[suffix])
     except pyvips.Error as error:
@@ -141,7 +152,7 @@ def _with_all_of(like: Picture, rgb: NDArray[Any], suffix: str) -> Any:
     """New pixels with everything else of another picture that the format supports."""
     bits = like.bits if suffix in _DEEP_SUFFIXES else 8
     image = _in_profile(rgb, like, bits)
-    if like.alpha is not None and suffix not in (".jpg", ".jpeg"):
+    if like.alpha is not None and suffix not in _OPAQUE_SUFFIXES:
         alpha = like.alpha if bits == like.bits else to_8_bit(like.alpha)
         image = image.bandjoin(_image(alpha))
     across, down = like.pixels_per_mm
@@ -160,7 +171,7 @@ def dropped(like: Picture, suffix: str) -> list[str]:
     notes: list[str] = []
     if like.pages > 1:
         notes.append(f"only the first of {like.pages} pages")
-    if like.alpha is not None and suffix.lower() in (".jpg", ".jpeg"):
+    if like.alpha is not None and suffix.lower() in _OPAQUE_SUFFIXES:
         notes.append("transparency lost in JPEG")
     if like.bits == 16 and suffix.lower() not in _DEEP_SUFFIXES:
         notes.append("16 bits reduced to 8")
@@ -175,9 +186,33 @@ def _open(content: bytes, name: str) -> Any:
     loader = next((_LOADERS[magic] for magic in _LOADERS if content.startswith(magic)), None)
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         loader = "webpload_buffer"
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS:
+        loader = "heifload_buffer"
+    if content.startswith(b"BM"):
+        return _open_bmp(content, name)
     if loader is None:
-        raise ValueError(f"'{name}' is not a PNG, JPEG, WebP or TIFF picture")
+        raise ValueError(f"'{name}' is not a PNG, JPEG, WebP, TIFF, GIF, BMP, AVIF or HEIC picture")
     return pyvips.Operation.call(loader, content, fail_on="error")
+
+
+def _open_bmp(content: bytes, name: str) -> Any:
+    """A BMP picture, which libvips does not read."""
+    try:
+        with PIL.Image.open(io.BytesIO(content), formats=["BMP"]) as image:
+            _check_size(image.width, image.height, name)
+            mode = "RGBA" if image.mode == "RGBA" else "RGB"
+            values = np.asarray(image.convert(mode))
+    except (OSError, PIL.Image.DecompressionBombError) as error:
+        raise ValueError(f"'{name}' is a damaged picture: {error}") from None
+    return pyvips.Image.new_from_array(values).copy(interpretation="srgb")
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"'{name}' has {width} x {height} pixels, more than "
+            f"{MAX_PIXELS // 1_000_000} million: reduce its size first"
+        )
 
 
 def _decoded(image: Any, name: str) -> Picture:

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ def colorize(
     """
     settings = settings or VideoConfig()
     with scratch.folder() as folder:
-        part = folder / f"colorized{PurePosixPath(storage.name_of(target)).suffix.lower()}"
+        part = folder / f"colorized{storage.suffix_of(target)}"
         with scratch.space_in(folder, "video"), contextlib.ExitStack() as opened:
             path = _local(source, folder)
             video = VideoReader(opened.enter_context(path.open("rb")), source)
@@ -233,7 +233,7 @@ def _local(place: str, folder: Path) -> Path:
     size = storage.size_of(place)
     if size is None:
         raise FileNotFoundError(f"no video at '{place}': check the path")
-    path = folder / f"{len(list(folder.iterdir()))}{PurePosixPath(storage.name_of(place)).suffix}"
+    path = folder / f"{len(list(folder.iterdir()))}{storage.suffix_of(place)}"
     with path.open("wb") as file:
         for offset in range(0, size, _DOWNLOAD_CHUNK_BYTES):
             length = min(_DOWNLOAD_CHUNK_BYTES, size - offset)

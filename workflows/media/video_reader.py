@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import av
@@ -14,21 +13,33 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from data_prep import storage
 from data_prep.catalog import VIDEO_SUFFIXES
 from data_prep.media import frames, pictures
-from data_prep.media.container import AnyPacket, declared_length_s, open_media
+from data_prep.media.container import (
+    FILM_CODECS,
+    FILM_DEMUXERS,
+    AnyPacket,
+    declared_length_s,
+    open_media,
+)
 from data_prep.media.orientation import Orientation, orientation_of
 from data_prep.media.sample import MediaSettings, RejectedError
 
 _LEAST_MISSING_S, _MOST_PRESENT_SHARE = 1.0, 0.95
 """A video is truncated if it lacks more seconds at its end, and has less of its length."""
+SOURCE_SUFFIXES = (
+    *VIDEO_SUFFIXES,
+    *(".avi", ".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".flv", ".3gp", ".wmv", ".asf"),
+)
+"""Suffixes of videos that can be read."""
 _TIMED = ("video", "audio", "subtitle", "data")
 _NOT_COPIED = ("encoder", "major_brand", "minor_version", "compatible_brands")
 
 
 def is_video(name: str) -> bool:
     """Whether a file's name is that of a video that can be read."""
-    return PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
+    return storage.suffix_of(name) in SOURCE_SUFFIXES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,9 +68,9 @@ class VideoReader:
         """
         self.name = name
         try:
-            self._container = open_media(file)
+            self._container = open_media(file, FILM_DEMUXERS)
             self.video = frames.video_stream(
-                self._container, MediaSettings(size_px=None, max_s=math.inf)
+                self._container, MediaSettings(size_px=None, max_s=math.inf), FILM_CODECS
             )
         except (FFmpegError, RejectedError) as error:
             raise self._refusal(error) from None

@@ -9,7 +9,7 @@ from av.error import FFmpegError
 from av.stream import Discard
 from numpy.typing import NDArray
 
-from data_prep.media.container import AnyPacket, open_media
+from data_prep.media.container import FILM_DEMUXERS, AnyPacket, open_media
 from data_prep.media.sound import SoundDecoder, decode_track, sound_refusal
 
 _PROBED_S = 60.0
@@ -39,7 +39,7 @@ class SoundWindows:
         self._packets_read = self._packets_damaged = 0
         self._decoder: SoundDecoder | None = None  # until the end of the sound
         channel = _audible_channel(file, sample_rate_hz)
-        self._container = open_media(file)
+        self._container = open_media(file, FILM_DEMUXERS)
         stream = next(iter(self._container.streams.audio), None)
         self._problem = "no sound" if stream is None else sound_refusal(stream)
         if stream is None or self._problem:
@@ -104,7 +104,7 @@ class SoundWindows:
 
 def _audible_channel(file: BinaryIO, sample_rate_hz: int) -> int | None:
     """The only channel to use, if the channels cancel each other in the first minute of a video."""
-    with open_media(file) as container:
+    with open_media(file, FILM_DEMUXERS) as container:
         stream = next(iter(container.streams.audio), None)
         channel = None
         if stream is not None and not sound_refusal(stream):

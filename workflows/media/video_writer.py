@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Generator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import av
@@ -14,6 +14,7 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from data_prep import storage
 from data_prep.media.container import AnyPacket
 from data_prep.media.orientation import display_matrix
 from workflows.media.video_reader import DecodedFrame, VideoReader, reason_of
@@ -37,7 +38,7 @@ _TO_YUV = (
 
 def is_target(name: str) -> bool:
     """Whether a file's name is that of a video that can be written."""
-    return PurePosixPath(name).suffix.lower() in TARGET_SUFFIXES
+    return storage.suffix_of(name) in TARGET_SUFFIXES
 
 
 class VideoWriter:
@@ -147,4 +148,5 @@ class VideoWriter:
 
 def _unsupported_sound(kind: str, sounds: Sequence[AudioStream]) -> ValueError:
     names = sorted({stream.codec_context.codec.canonical_name for stream in sounds})
-    return ValueError(f"{kind} cannot contain {' and '.join(names)} sound: use --out with .mkv")
+    way_out = "use --out with .mkv" if kind != "matroska" else "convert the sound first"
+    return ValueError(f"{kind} cannot contain {' and '.join(names)} sound: {way_out}")

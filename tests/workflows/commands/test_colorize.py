@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -69,7 +71,7 @@ def test_sixteen_bits_transparency_and_another_format(untrained_run, tmp_path):
     deep = np.kron(deep, np.ones((3, 3), np.uint16)) // 2 + 12_000
     source = images.Picture(rgb=np.repeat(deep[..., None], 3, 2), alpha=deep, bits=16)
     scan = tmp_path / "scan.tif"
-    scan.write_bytes(images.write(source.rgb, source, ".tif"))
+    scan.write_bytes(images.write(source.rgb, source, "a.tif"))
     (row,) = run(scan, tmp_path / "out.png", untrained_run).values["outputs"]
     assert row["notes"] == []
     result = images.read((tmp_path / "out.png").read_bytes(), "out.png")
@@ -126,6 +128,100 @@ def test_an_unreadable_file_is_reported_and_a_full_disk_ends_the_command(
     monkeypatch.setattr(storage, "read_bytes", refuse(errno.ENOSPC))
     with pytest.raises(OSError, match="No space left"):
         run(photograph.parent, tmp_path / "out", untrained_run)
+
+
+def test_files_of_a_folder_that_are_passed_over_are_named(photograph, untrained_run, tmp_path):
+    (photograph.parent / "notes.txt").write_text("x")
+    Path(os.fsdecode(os.fsencode(photograph.parent) + b"/Jaime Mu\xf1oz.png")).write_bytes(b"x")
+    (photograph.parent / f"{'n' * 245}.png").write_bytes(photograph.read_bytes())
+    with Image.open(photograph) as image:
+        for name in ("b.bmp", "c.gif", "d.jfif", "e.avif"):
+            image.save(photograph.parent / name, "JPEG" if name == "d.jfif" else None)
+    outcome = run(photograph.parent, tmp_path / "out", untrained_run)
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == sorted(
+        ["b.png", "c.png", "d.jfif", "e.png", "holiday.png", f"{'n' * 245}.png"]
+    )
+    assert outcome.exit_code == 0
+    (passed_over,) = outcome.values["passed_over"]
+    assert "notes.txt" in passed_over
+    assert "notes.txt" in outcome.text
+
+
+def test_a_name_that_is_not_utf_8_is_named(photograph, untrained_run, tmp_path):
+    name = os.fsdecode(b"Jaime Mu\xf1oz.png")
+    with pytest.raises(
+        ValueError, match=r"the name '.*Jaime Mu\\xf1oz\.png' is not UTF-8: rename it"
+    ):
+        run(photograph.with_name(name), tmp_path / "out.png", untrained_run)
+
+
+FILMS = {
+    "a.avi": ("mpeg4", "libmp3lame"),
+    "b.mpg": ("mpeg2video", "mp2"),
+    "c.ts": ("h264", "aac"),
+    "d.flv": ("flv", "libmp3lame"),
+    "e.3gp": ("h264", "aac"),
+    "f.wmv": ("wmv2", "libmp3lame"),
+    "g.mpeg": ("mpeg1video", "mp2"),
+}
+
+
+@pytest.mark.parametrize("name", FILMS)
+def test_films_in_older_formats_are_read(untrained_run, tmp_path, name):
+    film = write_film(tmp_path / name, *FILMS[name])
+    outcome = run(film, tmp_path / "out.mkv", untrained_run)
+    assert outcome.values["outputs"][0]["frames"] == pytest.approx(50, abs=1)
+    assert outcome.values["outputs"][0]["relevance"] is not None
+    middle = run(film, tmp_path / "middle.png", untrained_run)
+    assert read(tmp_path / "middle.png").shape == (64, 96, 3)
+    assert middle.values["outputs"][0]["relevance"] is not None
+    assert (
+        run(film, tmp_path / "folder", untrained_run)
+        .values["outputs"][0]["output"]
+        .endswith(f"{film.stem}.mkv")
+    )
+
+
+def test_sound_that_matroska_cannot_contain_is_refused(untrained_run, tmp_path):
+    film = write_film(tmp_path / "a.wmv", "wmv2", "wmav2")
+    with pytest.raises(ValueError, match="cannot contain wmav2 sound: convert the sound first"):
+        run(film, tmp_path / "out.mkv", untrained_run)
+    assert not (tmp_path / "out.mkv").exists()
+
+
+def write_film(path, video_codec, sound_codec):
+    """Two seconds of moving texture and a tone."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(video_codec, rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        sound = container.add_stream(sound_codec, rate=44_100, layout="stereo")
+        sound.bit_rate = 128_000
+        rows, columns = np.mgrid[:64, :96]
+        for number in range(50):
+            grey = 128 + 100 * np.sin((columns + 3 * number) / 15 + rows / 9)
+            rgb = np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            frame.pts = number
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        tone = 0.3 * np.sin(np.arange(88_200) / 9).astype(np.float32)
+        resampler = av.AudioResampler(format=sound.format, layout="stereo", rate=44_100)
+        fifo = av.AudioFifo()
+        frame = av.AudioFrame.from_ndarray(np.stack([tone, tone]), format="fltp", layout="stereo")
+        frame.sample_rate = 44_100
+        for resampled in resampler.resample(frame):
+            resampled.pts = None
+            fifo.write(resampled)
+        size = sound.codec_context.frame_size or 1024
+        position = 0
+        while fifo.samples >= size:
+            part = fifo.read(size)
+            part.pts, part.time_base = position, Fraction(1, 44_100)
+            position += size
+            container.mux(sound.encode(part))
+        container.mux(sound.encode(None))
+    return path
 
 
 def test_the_middle_frame_of_a_short_clip(make_clip, untrained_run, tmp_path):
@@ -250,3 +346,21 @@ def test_from_bucket_to_bucket(photograph, make_clip, untrained_run, s3_place, t
     places = [row["output"] for row in outcome.values["outputs"]]
     assert places == [f"{s3_place}/out/a.png", f"{s3_place}/out/b.mp4"]
     assert all(storage.size_of(place) for place in places)
+
+
+def test_a_place_in_a_store_may_have_a_query(
+    photograph, make_clip, untrained_run, s3_place, tmp_path
+):
+    endpoint = os.environ.pop("AWS_ENDPOINT_URL_S3")
+    query = f"?endpoint_override={endpoint.removeprefix('http://')}&scheme=http"
+    clip = make_clip(tmp_path / "b.mp4", seconds=0.5)
+    try:
+        storage.write_bytes(f"{s3_place}/in/b.mp4{query}", clip.read_bytes())
+        run(photograph, f"{s3_place}/out.png{query}", untrained_run)
+        assert images.decode(storage.read_bytes(f"{s3_place}/out.png{query}"), "a").shape[2] == 3
+        outcome = run(f"{s3_place}/in/b.mp4{query}", f"{s3_place}/b.mkv{query}", untrained_run)
+        assert outcome.values["outputs"][0]["frames"] == 5
+        outcome = run(f"{s3_place}/in{query}", f"{s3_place}/folder{query}", untrained_run)
+        assert outcome.values["outputs"][0]["frames"] == 5
+    finally:
+        os.environ["AWS_ENDPOINT_URL_S3"] = endpoint
