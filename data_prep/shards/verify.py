@@ -38,7 +38,7 @@ from data_prep.shards.tar import (
     read_pictures,
     read_sounds,
 )
-from data_prep.storage.places import StoredFile
+from data_prep.storage.listing import StoredFile
 
 _OURS = re.compile(
     r"index-[0-9a-f]{12}\.parquet"

@@ -1,15 +1,13 @@
 """One API for paths, ``file://`` and ``s3://`` URIs, with atomic publication."""
 
+from data_prep.storage.listing import StoredFile, filesystem, list_files
 from data_prep.storage.permanent_errors import may_pass
 from data_prep.storage.places import (
     ConflictError,
-    StoredFile,
     delete,
     delete_folder,
     download_folder,
     exists,
-    filesystem,
-    list_files,
     publish,
     read_bytes,
     read_range,

@@ -4,7 +4,7 @@ from typing import Any
 
 from data_prep.shards import verify
 from data_prep.shards.manifest import Manifest
-from data_prep.storage.places import StoredFile
+from data_prep.storage.listing import StoredFile
 from workflows.options import Outcome, Verify
 
 

@@ -54,7 +54,8 @@ class Colorize(Command):
     """Colour a picture, a video by its own sound, or a folder of both."""
 
     input: Positional[Annotated[str, arg(metavar="INPUT")]]
-    """Picture (PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF; grey or colour), video, or folder of them."""
+    """Picture (PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF; grey or colour), video, or folder of
+    them."""
     checkpoint: Place
     """Checkpoint, export, or run folder (its last finished stage)."""
     out: Place
