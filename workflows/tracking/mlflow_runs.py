@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
@@ -150,15 +151,25 @@ def _text(key: str, value: Any) -> str:
 def _open(uri: str | None) -> tuple[MlflowClient, str]:
     """A client, and the id of our experiment; a database's artifacts are stored beside its file."""
     uri = uri or f"{_SQLITE}{Path.cwd() / 'mlflow.db'}"
+    if not uri.startswith(_SQLITE):
+        return _open_experiment(uri, None)
+    database = Path(uri.removeprefix(_SQLITE)).absolute()
+    # MLflow makes the tables of a new database without regard for other processes that do.
+    with FileLock(database.with_name(f".{database.name}.lock")):
+        return _open_experiment(uri, str(database.with_name("mlflow-artifacts")))
+
+
+def _open_experiment(uri: str, artifacts: str | None) -> tuple[MlflowClient, str]:
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is not None:
-        return client, experiment.experiment_id
-    beside = None
-    if uri.startswith(_SQLITE):
-        database = Path(uri.removeprefix(_SQLITE)).absolute()
-        beside = str(database.with_name("mlflow-artifacts"))
-    return client, client.create_experiment(EXPERIMENT, artifact_location=beside)
+    if experiment is None:
+        try:
+            return client, client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+        except MlflowException:
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                raise
+    return client, experiment.experiment_id
 
 
 def quiet_logging() -> None:

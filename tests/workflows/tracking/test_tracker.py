@@ -1,5 +1,8 @@
 """MLflow: found again by tag, nothing twice, no secrets."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,3 +97,32 @@ def test_a_server_that_is_not_there_is_one_line(
 )  # fmt: skip
 def test_secrets_are_redacted(text: str, shown: str) -> None:
     assert mlflow_runs.redacted(text) == shown
+
+
+def test_several_processes_open_a_new_database_at_once(tmp_path: Path) -> None:
+    code = f"from workflows.tracking import mlflow_runs; mlflow_runs.Runs(None, {str(tmp_path)!r})"
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    opened = [
+        subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    errors = [process.communicate(timeout=240)[1] for process in opened]
+    assert [process.returncode for process in opened] == [0, 0, 0], errors
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert client.get_experiment_by_name(mlflow_runs.EXPERIMENT) is not None
+
+
+def test_an_experiment_that_another_process_creates_first_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    expected = mlflow_runs.Runs(uri, "run").id_of("a")
+    found = MlflowClient.get_experiment_by_name
+    answers = iter([None])
+    monkeypatch.setattr(
+        MlflowClient,
+        "get_experiment_by_name",
+        lambda self, name: next(answers) if answers.__length_hint__() else found(self, name),
+    )
+    assert mlflow_runs.Runs(uri, "run").id_of("a") == expected
