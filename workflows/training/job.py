@@ -86,9 +86,13 @@ def check_job(job: Job, samples: Samples, workers: Iterable[int]) -> None:
     """
     run_folder.check_place(job.out)
     for number in job.stages:
-        usable = build_stage.needs(number, job.recipe).usable(samples.train)
-        if not usable:
-            raise ValueError(f"split '{job.split}' has no clips with sound for stage 2")
+        needs = build_stage.needs(number, job.recipe)
+        usable = needs.usable(samples.train)
+        if needs.sound and not any(sample.sound for sample in samples.train):
+            raise ValueError(
+                f"split '{job.split}' has no clips with sound, from which stage {number} learns: "
+                "build shards from clips with sound"
+            )
         resume.check_sound(number, job.recipe, samples)
         for count in workers:
             sampler.check(len(usable), job.recipe.sampling, count, job.recipe.training.accumulate)
