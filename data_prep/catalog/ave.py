@@ -13,7 +13,7 @@ from data_prep.catalog.rows import (
     VIDEO_ID,
     Catalog,
     Clip,
-    files_by_name,
+    files_by_stem,
     finish,
     read_text,
     splits_in_name,
@@ -46,7 +46,7 @@ def read_ave(
         ValueError: a row is malformed, or a split file contradicts the annotations or another one.
     """
     split_of_event = _read_splits(splits)
-    files = files_by_name(clips_place)
+    files = files_by_stem(clips_place)
     events = [event for _, event in _events(annotations)]
     known = set(events)
     for event, (_, where) in split_of_event.items():
@@ -74,8 +74,7 @@ def _clip(
     clips_place: str,
 ) -> Clip:
     """The ``nth`` event with its window, which categories may share; the first has no number."""
-    name = f"{event.youtube_id}.mp4"
-    file = files.get(name)
+    file = files.get(event.youtube_id)
     numbered = f"-{nth}" if nth > 1 else ""
     return Clip(
         key=f"{event.youtube_id}_{event.start:06d}_{event.end:06d}{numbered}",
@@ -83,7 +82,7 @@ def _clip(
         start_s=float(event.start),
         label=event.category,
         split=split,
-        uri=file.uri if file else storage.join(clips_place, name),
+        uri=file.uri if file else storage.join(clips_place, f"{event.youtube_id}.mp4"),
         stamp=file.stamp if file else "",
         event_start_s=float(event.start),
         event_end_s=float(event.end),

@@ -161,18 +161,18 @@ def whole_seconds(text: str, where: str) -> int:
     return int(float(text))
 
 
-def files_by_name(clips_place: str) -> dict[str, storage.StoredFile]:
-    """MP4 files under a place by their names; ValueError if two have the same name."""
+def files_by_stem(clips_place: str) -> dict[str, storage.StoredFile]:
+    """Videos under a place by their names without suffix; ValueError if two have the same."""
     files: dict[str, storage.StoredFile] = {}
     for file in storage.list_files(clips_place):
-        name = file.name.rpartition("/")[2]
-        if not name.endswith(".mp4"):
+        stem, dot, suffix = file.name.rpartition("/")[2].rpartition(".")
+        if f"{dot}{suffix.lower()}" not in VIDEO_SUFFIXES:
             continue
-        if name in files:
+        if stem in files:
             raise ValueError(
-                f"{clips_place} contains {name} twice: {files[name].name}, {file.name}"
+                f"{clips_place} contains {stem} twice: {files[stem].name}, {file.name}"
             )
-        files[name] = file
+        files[stem] = file
     return files
 
 

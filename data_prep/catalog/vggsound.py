@@ -10,7 +10,7 @@ from data_prep.catalog.rows import (
     Catalog,
     Clip,
     csv_rows,
-    files_by_name,
+    files_by_stem,
     finish,
     splits_in_name,
     whole_seconds,
@@ -19,14 +19,15 @@ from data_prep.catalog.splits import SPLITS
 
 log = logging.getLogger(__name__)
 
-_BY_MILLISECONDS = re.compile(r"(.+)_(\d+)_(\d+)\.mp4")
+_BY_MILLISECONDS = re.compile(r"(.+)_(\d+)_(\d+)")
 
 
 def read_vggsound(annotations: str, clips_place: str, *, drop_leaks: bool = True) -> Catalog:
     """Catalog of rows ``youtube id,start seconds,label,split``, or ``file,label`` (``test.csv``).
 
     The second form has no split: it is the split in the annotations' file name, else ``test``.
-    Clips are named ``<id>_<start:06d>.mp4`` or ``<id>_<start ms>_<end ms>.mp4``.
+    Clips are named ``<id>_<start:06d>``, ``<id>_<start>`` or ``<id>_<start ms>_<end ms>``, with the
+    suffix of a video. A header in the first line is skipped.
 
     Raises:
         FileNotFoundError: annotations or folder of clips are missing.
@@ -39,6 +40,9 @@ def read_vggsound(annotations: str, clips_place: str, *, drop_leaks: bool = True
     lines: list[int] = []
     for line, row in csv_rows(annotations):
         where = f"{annotations}:{line}"
+        if line == 1 and _is_header(row):
+            log.info("%s: skipped as a header", where)
+            continue
         clip = _clip(row, where, named, find)
         before = place_of_key.setdefault(clip.key, len(clips))
         if before == len(clips):
@@ -53,6 +57,13 @@ def read_vggsound(annotations: str, clips_place: str, *, drop_leaks: bool = True
     return finish(clips, annotations, drop_leaks=drop_leaks)
 
 
+def _is_header(row: list[str]) -> bool:
+    """Whether a row has words where a time and a split, or a file's time, belong."""
+    if len(row) == 4:
+        return not row[1][:1].isdigit() and row[3] not in SPLITS
+    return len(row) == 2 and not any(character.isdigit() for character in row[0])
+
+
 def _clip(
     row: list[str],
     where: str,
@@ -62,7 +73,8 @@ def _clip(
     if len(row) == 4:
         youtube_id, start_text, label, split = row
     elif len(row) == 2:
-        youtube_id, _, start_text = row[0].removesuffix(".mp4").rpartition("_")
+        stem = row[0].rpartition(".")[0] or row[0]
+        youtube_id, _, start_text = stem.rpartition("_")
         label, split = row[1], " or ".join(splits_of_file)
     else:
         raise ValueError(
@@ -90,16 +102,20 @@ def _clip(
 
 def _finder(clips_place: str) -> Callable[[str, int], tuple[str, str]]:
     """(id, start in seconds) -> (uri, stamp), for both naming schemes."""
-    files = files_by_name(clips_place)
+    files = files_by_stem(clips_place)
     by_milliseconds: dict[tuple[str, int], storage.StoredFile] = {}
-    for name, file in files.items():
-        parts = _BY_MILLISECONDS.fullmatch(name)
+    for stem, file in files.items():
+        parts = _BY_MILLISECONDS.fullmatch(stem)
         if parts:
             by_milliseconds.setdefault((parts[1], int(parts[2])), file)
 
     def find(youtube_id: str, start: int) -> tuple[str, str]:
-        name = f"{youtube_id}_{start:06d}.mp4"
-        file = files.get(name) or by_milliseconds.get((youtube_id, start * 1000))
-        return (file.uri, file.stamp) if file else (storage.join(clips_place, name), "")
+        stem = f"{youtube_id}_{start:06d}"
+        file = (
+            files.get(stem)
+            or files.get(f"{youtube_id}_{start}")
+            or by_milliseconds.get((youtube_id, start * 1000))
+        )
+        return (file.uri, file.stamp) if file else (storage.join(clips_place, f"{stem}.mp4"), "")
 
     return find

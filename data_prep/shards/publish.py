@@ -121,6 +121,11 @@ def _enforce_budget(counts: Counts, max_rejected_share: float) -> None:
     if counts.written and rejected <= max_rejected_share * counts.read:
         return
     reasons = ", ".join(f"{n} {reason}" for reason, n in counts.rejected.items())
+    if not counts.written:
+        raise ValueError(
+            f"all {counts.read} clips were rejected ({reasons}); no manifest was written. "
+            "Check the clips' place and the reasons"
+        )
     raise ValueError(
         f"{rejected} of {counts.read} clips were rejected ({reasons}), more than the share of "
         f"{max_rejected_share:g} that max_rejected_share allows; no manifest was written. "

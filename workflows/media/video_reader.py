@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, BinaryIO
@@ -67,6 +68,8 @@ class VideoReader:
         name: name of the video, for errors.
         """
         self.name = name
+        if not os.fstat(file.fileno()).st_size:
+            raise ValueError(f"cannot read video '{name}': it is empty")
         try:
             self._container = open_media(file, FILM_DEMUXERS)
             self.video = frames.video_stream(

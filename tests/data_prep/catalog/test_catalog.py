@@ -49,6 +49,38 @@ def test_vggsound_under_both_naming_schemes_with_quoted_labels(tmp_path, clips):
     assert catalog.leaks == ()
 
 
+@pytest.mark.parametrize("name", ["_000034.webm", "_000034.MP4", "_34.mp4", "_34000_44000.mkv"])
+def test_vggsound_files_may_have_any_suffix_and_plain_seconds(tmp_path, name):
+    path = tmp_path / "clips" / "sub" / f"eeeeeeeeeee{name}"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"0")
+    for rows in ("eeeeeeeeeee,34,x,test\n", f"eeeeeeeeeee_34{path.suffix},x\n"):
+        annotations = write(tmp_path, "test.csv", rows)
+        (clip,) = read_vggsound(annotations, str(tmp_path / "clips")).clips
+        assert (clip.key, Path(clip.uri)) == ("eeeeeeeeeee_000034", path)
+        assert clip.stamp
+
+
+def test_ave_files_may_have_any_suffix(tmp_path):
+    path = tmp_path / "clips" / "eeeeeeeeeee.WebM"
+    path.parent.mkdir()
+    path.write_bytes(b"0")
+    annotations = write(tmp_path, "Annotations.txt", "Bus&eeeeeeeeeee&good&0&9\n")
+    (clip,) = read_ave(annotations, [], str(tmp_path / "clips")).clips
+    assert Path(clip.uri) == path
+
+
+@pytest.mark.parametrize(
+    "header", ["youtube_id,start_seconds,label,split", "# YouTube ID,start,label,train/test split"]
+)
+def test_a_header_in_vggsounds_csv_is_skipped(tmp_path, clips, header):
+    rows = f"{header}\n-Aaaaaaaaaa,34,dog,test\n"
+    assert len(read_vggsound(write(tmp_path, "vggsound.csv", rows), clips).clips) == 1
+    again = write(tmp_path, "vggsound.csv", f"-Aaaaaaaaaa,34,dog,test\n{header}\n")
+    with pytest.raises(ValueError, match=r"vggsound\.csv:2"):
+        read_vggsound(again, clips)
+
+
 @pytest.mark.parametrize(("name", "split"), [("test.csv", "test"), ("train.csv", "train")])
 def test_vggsound_two_column_form_takes_its_split_from_the_name(tmp_path, clips, name, split):
     text = '-Aaaaaaaaaa_000034.mp4,"dog, barking"\n'

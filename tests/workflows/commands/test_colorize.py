@@ -280,6 +280,15 @@ def test_a_damaged_clip_is_rejected(untrained_run, tmp_path):
     assert not (tmp_path / "out.png").exists()
 
 
+@pytest.mark.parametrize("out", ["out.mkv", "out.png"])
+@pytest.mark.parametrize("content", [b"", b"\0", b"no video"])
+def test_an_empty_video_is_named(untrained_run, tmp_path, out, content):
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot read video '.*a\.mp4': "):
+        run(tmp_path / "a.mp4", tmp_path / out, untrained_run)
+    assert not (tmp_path / out).exists()
+
+
 def test_stage_1_rejects_sound(photograph, recording, make_clip, untrained_run, tmp_path):
     stage1 = untrained_run / "stage1"
     with pytest.raises(ValueError, match="stage 1"):
