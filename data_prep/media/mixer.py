@@ -1,5 +1,6 @@
 """Mixes the channels of sound to one."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ class Mixer:
 
     def __init__(self, channel: int | None = None) -> None:
         self._only = channel
-        self._energies = np.zeros(1)
+        self._energies = [0.0]
         self._samples = 0
 
     def mix(self, frame: AudioFrame) -> AudioFrame:
@@ -40,17 +41,17 @@ class Mixer:
 
     def loudest(self) -> tuple[int, float]:
         """The loudest channel so far and its root mean square; 0 and 0 if all sound is mono."""
-        channel = int(self._energies.argmax())
-        return channel, float(np.sqrt(self._energies[channel] / max(self._samples, 1)))
+        energy = max(self._energies)
+        return self._energies.index(energy), math.sqrt(energy / max(self._samples, 1))
 
     def _measure(self, channels: Sequence[NDArray[np.float32]]) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
-            energies = np.array([float(np.dot(channel, channel)) for channel in channels])
-        if not np.isfinite(energies).all():
+            energies = [float(np.dot(channel, channel)) for channel in channels]
+        if not math.isfinite(sum(energies)):
             return  # a damaged block
-        count = max(len(energies), len(self._energies))
-        self._energies = np.pad(self._energies, (0, count - len(self._energies)))
-        self._energies[: len(energies)] += energies
+        self._energies += [0.0] * (len(energies) - len(self._energies))
+        for number, energy in enumerate(energies):
+            self._energies[number] += energy
         self._samples += len(channels[0])
 
 

@@ -26,10 +26,10 @@ _MAX_DAMAGED_SHARE = 0.1
 _BLOCK_SAMPLES = 1 << 17
 """Resampled at a time: smaller blocks take more calls, larger ones outgrow the CPU's cache."""
 _MIN_GAP_S, _MAX_GAP_S = 0.1, 60.0
-_CANCELLED_DB = 20.0
-"""A mix that is quieter than its loudest channel by more than this is replaced by that channel: its
-channels cancel each other, or FFmpeg leaves it out (LFE). One of six channels by itself loses 14 dB
-in the mix."""
+_CANCELLED = 0.1
+"""A mix with less than this share of its loudest channel's amplitude is replaced by that channel:
+its channels cancel each other, or FFmpeg leaves it out (LFE). One of six channels by itself keeps a
+fifth in the mix."""
 _RATES_HZ = 1000, 768_000
 _MAX_FORMATS = 16
 
@@ -96,7 +96,7 @@ def decode_track(
     decoder = SoundDecoder(stream, sample_rate_hz)
     track = _decode(decoder, inside, start_s, end_s, max_s)
     loudest, rms = decoder.mixer.loudest()
-    if track.error or level_dbfs(track.waveform) >= _decibels(rms) - _CANCELLED_DB:
+    if track.error or _rms(track.waveform) >= rms * _CANCELLED:
         return track
     stream.codec_context.flush_buffers()
     track = _decode(SoundDecoder(stream, sample_rate_hz, loudest), inside, start_s, end_s, max_s)
@@ -138,6 +138,10 @@ def level_dbfs(waveform: NDArray[np.float32]) -> float:
     if not len(waveform):
         return FLOOR_DBFS
     return _decibels(math.sqrt(float(np.mean(np.square(waveform, dtype=np.float64)))))
+
+
+def _rms(waveform: NDArray[np.float32]) -> float:
+    return math.sqrt(float(np.dot(waveform, waveform)) / max(len(waveform), 1))
 
 
 def peak_dbfs(waveform: NDArray[np.float32]) -> float:
