@@ -18,8 +18,9 @@ from tenacity import (
 from torch import Tensor
 
 from aiaic.checkpointing import store
-from aiaic.checkpointing.checkpoint import Record, Snapshot, Timings
+from aiaic.checkpointing.checkpoint import Record, Snapshot
 from aiaic.checkpointing.store import Losses, Store
+from aiaic.checkpointing.timings import Timings
 
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from aiaic import config
+from aiaic.checkpointing.timings import TIMINGS, Timings
 
 FORMAT_VERSION = 3
 _READABLE = (2, 3)
@@ -30,8 +31,6 @@ MODEL = "model.safetensors"
 """The file of the whole model with averaged weights."""
 _TRAINING = "training.safetensors"
 _DIGEST = "sha256"  # key of the record's own checksum
-TIMINGS = "timings.json"
-"""The file of :class:`Timings`."""
 
 
 class DamagedError(ValueError):
@@ -76,19 +75,6 @@ class Record:
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     """SHA-256 of each weight file."""
     format_version: int = FORMAT_VERSION
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Timings:
-    """How a stage's time was spent, over all attempts that led to a checkpoint."""
-
-    begun_unix_s: float
-    """When the stage was first started."""
-    trained_s: float = 0.0
-    """Time spent on the steps that this checkpoint includes, and on their validations. The rest of
-    the time since the start was lost to crashes, restarts and waiting."""
-    rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    """Throughput at each report, one object per reported step."""
 
 
 Tensors = Mapping[str, Tensor]
@@ -182,20 +168,6 @@ def parse_record(content: bytes, place: str) -> Record:
     if version == FORMAT_VERSION and digest != _digest(values):
         raise DamagedError(f"checkpoint '{place}': {RECORD} is damaged (checksum differs)")
     return config.from_json(Record, values)
-
-
-def read_timings(folder: Path) -> Timings | None:
-    """Read a checkpoint's timings; None if they are missing or damaged."""
-    path = folder / TIMINGS
-    return parse_timings(path.read_bytes()) if path.is_file() else None
-
-
-def parse_timings(content: bytes) -> Timings | None:
-    """Timings from the content of their file; None if it is damaged."""
-    try:
-        return config.from_json(Timings, json.loads(content))
-    except ValueError:  # only shown to people
-        return None
 
 
 def verify(folder: Path) -> None:

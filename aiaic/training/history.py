@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from aiaic.checkpointing.checkpoint import Record, Timings
+from aiaic.checkpointing.checkpoint import Record
+from aiaic.checkpointing.timings import Timings
 from aiaic.loading.sampler import LEDGER_MASK
 from aiaic.training.context import TrainContext
 from aiaic.training.meter import Meter

@@ -10,7 +10,8 @@ import torch
 
 from aiaic import config, distributed
 from aiaic.checkpointing import checkpoint
-from aiaic.checkpointing.checkpoint import Record, Snapshot, Timings
+from aiaic.checkpointing.checkpoint import Record, Snapshot
+from aiaic.checkpointing.timings import Timings, read_timings
 from aiaic.networks.model import build_model, load_pretrained
 from aiaic.training import build_stage
 from aiaic.training.acceleration import accelerate
@@ -181,7 +182,7 @@ class Trainer:
 
 def _timings(folder: Path | None, started_unix_s: float | None) -> Timings:
     """Those of the checkpoint that is resumed, if any, since the stage was first started."""
-    earlier = None if folder is None else checkpoint.read_timings(folder)
+    earlier = None if folder is None else read_timings(folder)
     timings = earlier or Timings(begun_unix_s=time.time())
     if started_unix_s is None:
         return timings

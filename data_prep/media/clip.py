@@ -5,9 +5,6 @@ Pictures are JPEG without chroma subsampling, since chroma is what the networks 
 were chosen by measurement, see ``benchmarks/shard_format.py``.
 """
 
-import errno
-import os
-import stat
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -32,6 +29,7 @@ from data_prep.media.container import (
     AnyPacket,
     declared_length_s,
     open_media,
+    read_file,
 )
 from data_prep.media.frames import Window
 from data_prep.media.sample import (
@@ -87,38 +85,6 @@ def read_clip_in_memory(
     except (FFmpegError, ValueError, ArithmeticError) as error:
         detail = f"{type(error).__name__}: {error}"[:200]
         return Rejection(key=clip.key, reason="undecodable", detail=detail)
-
-
-def read_file(path: Path, max_bytes: int) -> bytes:
-    """The content of a regular file.
-
-    The file is opened without blocking and checked afterwards: pipes and devices may never end.
-
-    Raises:
-        RejectedError: it is missing, unreadable, too large or not a regular file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        raise RejectedError("missing", f"{path.name} is not there") from None
-    except PermissionError:
-        raise RejectedError("unreadable", f"{path.name} may not be read") from None
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENXIO):  # a loop of links, a socket
-            raise
-        raise RejectedError("missing", f"{path.name} is no plain file") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise RejectedError("missing", f"{path.name} is no plain file")
-        if status.st_size > max_bytes:
-            raise RejectedError(
-                "too_large", f"{status.st_size} bytes; at most {max_bytes} are read"
-            )
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(status.st_size)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,18 @@ named ``.mp4`` cannot make FFmpeg open or fetch anything else. Only the decoders
 run, even while FFmpeg finds out what a file contains.
 """
 
+import errno
 import io
+import os
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import av
 from av.container import InputContainer
 from av.packet import Packet
+
+from data_prep.media.sample import RejectedError
 
 if TYPE_CHECKING:
     AnyPacket: TypeAlias = Packet[Any]
@@ -71,3 +77,35 @@ def declared_length_s(container: InputContainer) -> float | None:
         return None
     counted_from = (container.start_time or 0) if container.format.name == MATROSKA else 0
     return (container.duration - counted_from) / av.time_base
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file.
+
+    The file is opened without blocking and checked afterwards: pipes and devices may never end.
+
+    Raises:
+        RejectedError: it is missing, unreadable, too large or not a regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RejectedError("missing", f"{path.name} is not there") from None
+    except PermissionError:
+        raise RejectedError("unreadable", f"{path.name} may not be read") from None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # a loop of links, a socket
+            raise
+        raise RejectedError("missing", f"{path.name} is no plain file") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise RejectedError("missing", f"{path.name} is no plain file")
+        if status.st_size > max_bytes:
+            raise RejectedError(
+                "too_large", f"{status.st_size} bytes; at most {max_bytes} are read"
+            )
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(status.st_size)
+    finally:
+        os.close(descriptor)

@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
 
-from data_prep.media.clip import out_of_memory, read_clip_in_memory, read_file
+from data_prep.media.clip import out_of_memory, read_clip_in_memory
+from data_prep.media.container import read_file
 from data_prep.media.sample import Excerpt, MediaSettings, RejectedError, Rejection, Sample
 from data_prep.media.worker_process import CallTimeoutError, WorkerDiedError, WorkerProcess
 

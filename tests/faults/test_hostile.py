@@ -17,7 +17,8 @@ from PIL import Image
 
 from data_prep import storage
 from data_prep.catalog import Catalog
-from data_prep.media.clip import read_clip, read_file
+from data_prep.media.clip import read_clip
+from data_prep.media.container import read_file
 from data_prep.media.sample import MediaSettings, RejectedError, Rejection, Sample
 from data_prep.media.sound import read_sound
 from data_prep.shards import manifest

@@ -20,8 +20,8 @@ from typing import Any
 from aiaic import config
 from aiaic.checkpointing import checkpoint, store
 from aiaic.checkpointing.async_saver import Commit
-from aiaic.checkpointing.checkpoint import Timings
 from aiaic.checkpointing.store import Fill
+from aiaic.checkpointing.timings import TIMINGS, Timings, parse_timings
 from data_prep import storage
 from workflows.artifacts import scratch
 
@@ -108,10 +108,10 @@ def read_record(place: str) -> checkpoint.Record:
 
 def read_timings(place: str) -> Timings | None:
     """The timings of the checkpoint at a place; None if unknown."""
-    path = storage.join(place, checkpoint.TIMINGS)
+    path = storage.join(place, TIMINGS)
     if storage.size_of(path) is None:
         return None
-    return checkpoint.parse_timings(storage.read_bytes(path))
+    return parse_timings(storage.read_bytes(path))
 
 
 def read_commit(place: str) -> Commit:

@@ -10,7 +10,6 @@ loaders of these formats can be reached.
 """
 
 import dataclasses
-import functools
 import io
 import re
 from typing import Any
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from aiaic.color import to_8_bit
 from data_prep import storage
+from workflows.media.color_profiles import image_of, in_profile, to_srgb, with_profile
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff")
 """Suffixes of pictures that can be read and written."""
@@ -51,11 +51,9 @@ _SAVERS: dict[str, dict[str, Any]] = {
 }
 _OPAQUE_SUFFIXES = (".jpg", ".jpeg", ".jfif")
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")
-_BANDS_OF_SPACE = {b"GRAY": 1, b"RGB ": 3, b"CMYK": 4}
 _SPACES = ("b-w", "grey16", "srgb", "rgb16", "cmyk")
 _KEPT_FIELDS = ("exif-", "xmp-data", "image-description")
 _ORIENTATION_IN_XMP = re.compile(rb'(tiff:Orientation(?:="|>))[1-8]')
-_PROFILE = "icc-profile-data"
 
 pyvips.block_untrusted_set(True)
 pyvips.cache_set_max(0)  # each picture is read once
@@ -151,10 +149,10 @@ def write(rgb: NDArray[Any], like: Picture, target: str) -> bytes:
 def _with_all_of(like: Picture, rgb: NDArray[Any], suffix: str) -> Any:
     """New pixels with everything else of another picture that the format supports."""
     bits = like.bits if suffix in _DEEP_SUFFIXES else 8
-    image = _in_profile(rgb, like, bits)
+    image = in_profile(rgb, like.profile, bits, is_srgb=like.is_srgb)
     if like.alpha is not None and suffix not in _OPAQUE_SUFFIXES:
         alpha = like.alpha if bits == like.bits else to_8_bit(like.alpha)
-        image = image.bandjoin(_image(alpha))
+        image = image.bandjoin(image_of(alpha))
     across, down = like.pixels_per_mm
     image = image.copy(xres=across, yres=down)
     for kind, field, value in like.metadata:
@@ -162,7 +160,7 @@ def _with_all_of(like: Picture, rgb: NDArray[Any], suffix: str) -> Any:
     if like.metadata:
         image.set_type(pyvips.GValue.gint_type, "orientation", 1)
     if like.profile is not None:
-        image = _with_profile(image, like.profile)
+        image = with_profile(image, like.profile)
     return image
 
 
@@ -222,7 +220,7 @@ def _decoded(image: Any, name: str) -> Picture:
     if upright.hasalpha():
         alpha = upright[upright.bands - 1].numpy()
         upright = upright.extract_band(0, n=upright.bands - 1)
-    srgb, profile, is_srgb = _to_srgb(upright, bits, name)
+    srgb, profile, is_srgb = to_srgb(upright, bits, name)
     fields = image.get_fields()
     return Picture(
         rgb=srgb.numpy(),
@@ -238,65 +236,6 @@ def _decoded(image: Any, name: str) -> Picture:
         pixels_per_mm=(upright.xres, upright.yres),
         pages=image.get("n-pages") if "n-pages" in fields else 1,
     )
-
-
-def _to_srgb(image: Any, bits: int, name: str) -> tuple[Any, bytes | None, bool]:
-    """Pixels in sRGB, the profile of the result, and whether that is sRGB."""
-    profile = image.get(_PROFILE) if _PROFILE in image.get_fields() else None
-    if profile is None and image.bands == 4:
-        return image.icc_transform("srgb", input_profile="cmyk", depth=bits), _srgb_profile(), True
-    if profile is not None:
-        space = profile[16:20]
-        if profile[36:40] != b"acsp" or space not in _BANDS_OF_SPACE:
-            raise ValueError(f"'{name}' has a damaged colour profile: remove it first")
-        grey_in_rgb = (space, image.bands) == (b"RGB ", 1)
-        if _BANDS_OF_SPACE[space] != image.bands and not grey_in_rgb:
-            raise ValueError(f"'{name}' has a colour profile for other channels: remove it first")
-        if space != b"RGB ":
-            return image.icc_transform("srgb", embedded=True, depth=bits), _srgb_profile(), True
-    if image.bands == 1:
-        kind = "rgb16" if bits == 16 else "srgb"
-        image = image.bandjoin([image, image]).copy(interpretation=kind)
-    if profile is None or _is_srgb(profile):
-        return image, profile, True
-    # Always 16 bits, because two conversions at 8 bits would lose levels.
-    return image.icc_transform("srgb", embedded=True, depth=16), profile, False
-
-
-def _in_profile(rgb: NDArray[Any], like: Picture, bits: int) -> Any:
-    """sRGB pixels converted to the colour space of a picture's profile."""
-    if like.is_srgb:
-        return _image(to_8_bit(rgb) if bits == 8 else rgb)
-    image = _image(rgb).icc_import(input_profile="srgb")
-    return _with_profile(image, like.profile).icc_export(depth=bits)
-
-
-@functools.lru_cache
-def _is_srgb(profile: bytes) -> bool:
-    """Whether a profile is sRGB, judged by its effect, because there are many variants."""
-    values = np.linspace(0, 255, 6).round().astype(np.uint8)
-    grid = np.stack(np.meshgrid(values, values, values), -1).reshape(6, 36, 3)
-    image = _with_profile(_image(grid), profile)
-    reached = image.icc_transform("srgb", embedded=True).numpy()
-    return bool(np.abs(reached.astype(int) - grid).max() <= 2)
-
-
-@functools.lru_cache
-def _srgb_profile() -> bytes:
-    return pyvips.Image.profile_load("srgb")
-
-
-def _image(values: NDArray[Any]) -> Any:
-    """Pixels [h w 3], or one band [h w], as an image of libvips."""
-    deep = values.dtype == np.uint16
-    kinds = ("srgb", "rgb16") if values.ndim == 3 else ("b-w", "grey16")
-    return pyvips.Image.new_from_array(values).copy(interpretation=kinds[deep])
-
-
-def _with_profile(image: Any, profile: bytes | None) -> Any:
-    profiled = image.copy()  # the metadata of a shared image must not change
-    profiled.set_type(pyvips.GValue.blob_type, _PROFILE, profile)
-    return profiled
 
 
 def _upright_xmp(field: str, value: Any) -> Any:

@@ -8,8 +8,9 @@ import torch
 
 from aiaic.checkpointing import async_saver, checkpoint
 from aiaic.checkpointing.async_saver import Saver
-from aiaic.checkpointing.checkpoint import Snapshot, Timings
+from aiaic.checkpointing.checkpoint import Snapshot
 from aiaic.checkpointing.store import FolderStore, best, best_whole, newest_whole, prune
+from aiaic.checkpointing.timings import Timings
 from tests.aiaic.records import record
 
 

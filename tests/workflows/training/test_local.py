@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from aiaic import recipes
 from aiaic.checkpointing import checkpoint
 from aiaic.checkpointing.async_saver import Commit
+from workflows.artifacts import run_folder
 from workflows.artifacts.samples import open_samples
 from workflows.tracking import mlflow_runs
 from workflows.tracking.tracker import Tracker
@@ -29,10 +30,10 @@ def test_a_commit_carries_its_record_so_that_none_is_read_back(
     )
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     tracker, reads, commits = Tracker(uri, job.out), list[str](), list[tuple[str, int]]()
-    for name in ("read_record", "read_timings"):
-        read = getattr(checkpoint, name)
+    for module, name in ((checkpoint, "read_record"), (run_folder, "read_timings")):
+        read = getattr(module, name)
         monkeypatch.setattr(
-            checkpoint, name, lambda folder, read=read: reads.append(folder.name) or read(folder)
+            module, name, lambda place, read=read: reads.append(str(place)) or read(place)
         )
 
     def on_commit(commit: Commit) -> None:
