@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.transforms import MelSpectrogram
 
+from aiaic.config import AtLeast1, Positive, Width
+
 FULL_SCALE = 32768.0
 SILENCE_DBFS = -60.0
 """A sound with a lower root mean square counts as missing."""
@@ -18,15 +20,15 @@ SILENCE_DBFS = -60.0
 class AudioConfig:
     """The audio front end."""
 
-    sample_rate_hz: int = 16_000
+    sample_rate_hz: AtLeast1 = 16_000
     """Sample rate of all sound."""
-    clip_s: float = 2.0
+    clip_s: Positive = 2.0
     """Length of sound that the network sees; shorter sound is repeated, longer sound is cut."""
-    mels: int = 64
+    mels: Width = 64
     """Number of mel bands."""
-    window_ms: float = 32.0
+    window_ms: Positive = 32.0
     """Length of an analysis window."""
-    hop_ms: float = 16.0
+    hop_ms: Positive = 16.0
     """Distance between the starts of successive analysis windows."""
 
     @property

@@ -6,11 +6,28 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 T = TypeVar("T")
+
+# Types of fields with a range, which is checked wherever a configuration is read or changed.
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+AtLeast0 = Annotated[int, Field(ge=0)]
+AtLeast1 = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+Width = Annotated[int, Field(ge=1, le=4096)]
+"""Channels of a network."""
+Pixels = Annotated[int, Field(ge=8, le=4096, multiple_of=4)]
+"""Side of a square picture; the backbone ``compact`` folds 4 x 4 pixels into one."""
+
+
+_WITHOUT_VALUE = ("missing", "unexpected_keyword_argument", "value_error")
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -29,7 +46,8 @@ def from_json(cls: type[T], values: Mapping[str, Any]) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"configuration key '{key}': {first['msg'].lower()}") from None
+        value = "" if first["type"] in _WITHOUT_VALUE else f", not {first['input']!r}"
+        raise ValueError(f"configuration key '{key}': {first['msg'].lower()}{value}") from None
 
 
 def read_json(file: str, what: str) -> dict[str, Any]:

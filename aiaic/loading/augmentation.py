@@ -12,6 +12,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aiaic.config import Finite, Share
+
 _FULL_SCALE = 32767
 
 
@@ -21,21 +23,18 @@ class AugmentationConfig:
 
     shift: bool = True
     """Use a random part of a long sound, and start a short sound at a random moment."""
-    p_mix: float = 0.0
+    p_mix: Share = 0.0
     """Share of the sounds that are mixed with another video's sound."""
-    mix_snr_low_db: float = 6.0
+    mix_snr_low_db: Finite = 6.0
     """Lowest level of a sound above the one that is mixed in."""
-    mix_snr_high_db: float = 20.0
+    mix_snr_high_db: Finite = 20.0
     """Highest level of a sound above the one that is mixed in."""
-    mask_time_share: float = 0.0
+    mask_time_share: Share = 0.0
     """Largest share of the time that is masked (SpecAugment, Park et al. 2019)."""
-    mask_mel_share: float = 0.0
+    mask_mel_share: Share = 0.0
     """Largest share of the mel bands that is masked."""
 
     def __post_init__(self) -> None:
-        for name in ("p_mix", "mask_time_share", "mask_mel_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"augmentation.{name} must be between 0 and 1")
         if self.mix_snr_low_db > self.mix_snr_high_db:
             raise ValueError("augmentation.mix_snr_low_db must not exceed mix_snr_high_db")
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiaic.audio import AudioConfig
+from aiaic.config import Pixels
 from aiaic.loading.augmentation import AugmentationConfig, mix
 from aiaic.loading.batch import Draw
 from aiaic.loading.decoding import crop, decode_picture, resize, sound_range, window
@@ -27,7 +28,7 @@ Draws = Sequence[float]
 class ViewConfig:
     """Which part of a picture the networks see: short side resized, long side cropped."""
 
-    size_px: int = 96
+    size_px: Pixels = 96
     """Side of the square that the networks see."""
     flip: bool = True
     """Whether training mirrors half of the pictures."""

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from aiaic.config import AtLeast1, Seed
+
 Range = tuple[int, int]
 """(offset, size) in bytes."""
 
@@ -41,13 +43,13 @@ class SampleRef:
 class SamplingConfig:
     """How samples are drawn."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of every random draw of a run, and of the initial weights."""
-    batch_size: int = 32
+    batch_size: AtLeast1 = 32
     """Samples of a global step, over all workers."""
-    streams: int = 8
+    streams: AtLeast1 = 8
     """Number of streams an epoch is cut into; also the largest possible number of workers."""
-    block_shards: int = 8
+    block_shards: AtLeast1 = 8
     """Shards per shuffle block: shards are shuffled, then samples within each block."""
 
 

@@ -9,6 +9,7 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from aiaic.config import Width
 from aiaic.networks.pretrained import State
 
 Guide = Callable[[int, Tensor], Tensor]
@@ -21,7 +22,7 @@ class BackboneConfig:
 
     name: str = "compact"
     """``compact``, ``resnet34_unet``, ``convnext_tiny_unet``, or a custom one: ``module:Class``."""
-    width: int = 24
+    width: Width = 24
     """Channels of the finest feature map (``compact``)."""
     weights: str | None = None
     """Pretrained weights: a path or URI of a state dict (.safetensors, .pth), or a torchvision enum

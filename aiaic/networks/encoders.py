@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchvision.models import ResNet
 
 from aiaic.audio import AudioConfig, LogMel
+from aiaic.config import Width
 from aiaic.networks import residual
 from aiaic.networks.blocks import ConvBlock, ResidualBlock
 from aiaic.networks.pretrained import State
@@ -21,7 +22,7 @@ class EncoderConfig:
 
     name: Literal["compact", "resnet18"] = "compact"
     """Architecture."""
-    width: int = 24
+    width: Width = 24
     """Channels of the finest feature map (``compact``)."""
     weights: str | None = None
     """Pretrained weights (``resnet18``), given like those of the backbone."""

@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aiaic.config import AtLeast0, Finite, Positive, Width
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GuidanceConfig:
@@ -22,24 +24,31 @@ class GuidanceConfig:
 
     levels: tuple[int, ...] | Literal["all"] = (0, 1)
     """Which of the backbone's feature maps are guided (0 is the deepest), or ``all``."""
-    mlp_width: int = 128
+    mlp_width: Width = 128
     """Width of the hidden layers that turn semantics into gamma and beta."""
-    mlp_depth: int = 1
+    mlp_depth: AtLeast0 = 1
     """Number of these hidden layers."""
-    eps: float = 1e-5
+    eps: Positive = 1e-5
     """Added to the variance of a feature map."""
     residual_gamma: bool = True
     """Predict gamma - 1 rather than gamma."""
-    score_width: int = 64
+    score_width: Width = 64
     """Size of the space in which features and semantics are compared."""
     shared_score: bool = False
     """Compute one relevance at the first guided level instead of one per level."""
-    tau: float = 0.15
+    tau: Positive = 0.15
     """Temperature of the relevance score, which compares unit vectors."""
-    bias: float = 1.0
+    bias: Finite = 1.0
     """Relevance logit of a pair about which nothing is known."""
     always_relevant: bool = False
     """Hold the relevance at 1 (plain AdaIN; missing sound still leaves features unchanged)."""
+
+    def __post_init__(self) -> None:
+        if self.levels == "all":
+            return
+        if len(set(self.levels)) < len(self.levels) or min(self.levels, default=0) < 0:
+            levels = list(self.levels)
+            raise ValueError(f"model.guidance.levels = {levels}: use different numbers from 0 on")
 
 
 class AdaIN(nn.Module):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from aiaic import config
 from aiaic.audio import AudioConfig, is_silent
+from aiaic.config import Pixels, Width
 from aiaic.networks import (  # noqa: F401  (backbones register)
     backbone,
     compact,
@@ -41,9 +42,9 @@ class ModelConfig:
     """Audio encoder ``Ea``."""
     audio: AudioConfig = AudioConfig()
     """Audio front end."""
-    semantics: int = 64
+    semantics: Width = 64
     """Dimension of the space of scene semantics."""
-    scene_px: int = 64
+    scene_px: Pixels = 64
     """Side of the square picture that the scene encoder sees."""
 
     def architecture(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from aiaic import losses
+from aiaic.config import AtLeast1, NonNegative, Positive
 from aiaic.distributed import gather
 from aiaic.loading.augmentation import AugmentationConfig
 from aiaic.loading.batch import Batch
@@ -20,15 +21,15 @@ _MAX_SCALE = 100.0  # as in CLIP: a lower temperature makes training unstable
 class Stage2Config:
     """Stage 2: audio scene semantics."""
 
-    steps: int = 600
+    steps: AtLeast1 = 600
     """Optimizer steps."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Peak learning rate."""
-    distillation_weight: float = 1.0
+    distillation_weight: NonNegative = 1.0
     """Weight of the cosine distance to the picture's semantics."""
-    info_nce_weight: float = 0.2
+    info_nce_weight: NonNegative = 0.2
     """Weight of the contrastive loss."""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """Initial temperature of the contrastive loss; it is learned."""
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from aiaic import losses
 from aiaic.color import AB_SCALE, rgb_to_lab
+from aiaic.config import AtLeast1, NonNegative, Positive, Share
 from aiaic.loading.augmentation import AugmentationConfig
 from aiaic.loading.batch import Batch, Draw
 from aiaic.networks.model import Model
@@ -23,19 +24,19 @@ from aiaic.stages.condition_dropout import Assigned, assign
 class ColorizationConfig:
     """Settings of stages 1 and 3."""
 
-    steps: int
+    steps: AtLeast1
     """Optimizer steps."""
-    learning_rate: float
+    learning_rate: Positive
     """Peak learning rate."""
-    beta: float = 2.0
+    beta: Positive = 2.0
     """Threshold of the Huber colour loss on ab / 110."""
-    p_missing: float = 0.2
+    p_missing: Share = 0.2
     """Share of samples whose semantics are dropped."""
-    p_mismatch: float = 0.1
+    p_mismatch: Share = 0.1
     """Share of samples that get another video's semantics."""
-    relevance_weight: float = 0.05
+    relevance_weight: NonNegative = 0.05
     """Weight of the loss that teaches the relevance score."""
-    smoothing: float = 0.05
+    smoothing: Share = 0.05
     """Label smoothing of that loss."""
 
 
@@ -43,8 +44,8 @@ class ColorizationConfig:
 class Stage1Config(ColorizationConfig):
     """Stage 1: colorization with colour-image semantics."""
 
-    steps: int = 1000
-    learning_rate: float = 1e-3
+    steps: AtLeast1 = 1000
+    learning_rate: Positive = 1e-3
     scene_view: Literal["same", "crop", "frame"] = "crop"
     """The picture that gives the semantics. ``same``: the one that is coloured; ``crop``: another
     crop of it; ``frame``: a crop of another frame of the clip, where it has several. The less it
@@ -55,9 +56,9 @@ class Stage1Config(ColorizationConfig):
 class Stage3Config(ColorizationConfig):
     """Stage 3: audio-infused colorization."""
 
-    steps: int = 1000
-    learning_rate: float = 5e-4
-    audio_share: float = 0.2
+    steps: AtLeast1 = 1000
+    learning_rate: Positive = 5e-4
+    audio_share: Share = 0.2
     """Share of the learning rate for the audio encoder."""
     from_scratch: bool = False
     """Start from random weights, without stages 1 and 2, to measure what these are worth."""

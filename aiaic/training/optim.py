@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from aiaic.config import AtLeast0, AtLeast1, Decay, NonNegative, Positive
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -16,46 +18,36 @@ class TrainingConfig:
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 autocast where the hardware has native bf16 arithmetic, otherwise fp32."""
-    threads: int = 2
+    threads: AtLeast1 = 2
     """PyTorch threads in each worker process."""
-    decode_threads: int = 2
+    decode_threads: AtLeast1 = 2
     """Threads that read and decode samples in each worker process."""
-    weight_decay: float = 0.01
+    weight_decay: NonNegative = 0.01
     """AdamW's weight decay, applied to matrices and filters only."""
-    clip_norm: float = 1.0
+    clip_norm: Positive = 1.0
     """Largest norm of the gradient; longer ones are scaled down to it."""
-    warmup_steps: int = 50
+    warmup_steps: AtLeast0 = 50
     """Steps over which the learning rate rises linearly, at most a tenth of the stage."""
-    ema_decay: float = 0.99
+    ema_decay: Decay = 0.99
     """Decay per step of the averaged weights, which are the ones evaluated and exported."""
-    report_every: int = 20
+    report_every: AtLeast1 = 20
     """Steps between points of the curves."""
-    validate_every: int = 400
+    validate_every: AtLeast1 = 400
     """Steps between validations, which select the best checkpoint; the last step is validated."""
-    save_every: int = 400
+    save_every: AtLeast1 = 400
     """Steps between checkpoints; each validation is followed by one as well."""
-    keep: int = 2
+    keep: AtLeast1 = 2
     """How many of the newest checkpoints to keep, beside the best; with 2 a damaged one has a
     predecessor."""
-    collective_timeout_s: float = 600.0
+    collective_timeout_s: Positive = 600.0
     """How long workers wait for each other, in a step or at startup, before all are restarted; one
     of them may take much longer than the others to read or compile."""
-    accumulate: int = 1
+    accumulate: AtLeast1 = 1
     """Micro-batches into which each step is split, so that a large batch fits a small device. Pairs
     of samples (mismatched semantics, stage 2's negatives) are then formed within a micro-batch."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """Whether to compile the networks; ``auto``: on CUDA in bf16. Takes some minutes at the start
     of a stage; results differ by rounding only."""
-
-    def __post_init__(self) -> None:
-        for name in (
-            *("threads", "decode_threads", "accumulate", "keep"),
-            *("report_every", "validate_every", "save_every"),
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} must be at least 1")
-        if self.collective_timeout_s < 1:
-            raise ValueError("training.collective_timeout_s must be at least 1 second")
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:

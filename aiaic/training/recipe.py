@@ -36,11 +36,6 @@ class Recipe:
     training: TrainingConfig = TrainingConfig()
     """The training loop."""
 
-    def __post_init__(self) -> None:
-        for name in ("stage1", "stage2", "stage3"):
-            if getattr(self, name).steps < 1:
-                raise ValueError(f"{name}.steps must be at least 1")
-
     def stage_config(self, number: int) -> Stage1Config | Stage2Config | Stage3Config:
         """The settings of a stage."""
         return (self.stage1, self.stage2, self.stage3)[number - 1]

@@ -1,6 +1,7 @@
 """Recipes by name, by file and by settings."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,13 @@ def test_a_wrong_file_is_refused(tmp_path: Path, content: str, named: str) -> No
     [
         (["stage1.steps"], "KEY=VALUE"),
         (["stage1.stps=1"], "stage1.steps"),
-        (["stage1.steps=0"], "stage1.steps must be at least 1"),
-        (["stage3.steps=-1"], "stage3.steps must be at least 1"),
-        (["training.threads=0"], "training.threads must be at least 1"),
-        (["training.decode_threads=0"], "training.decode_threads must be at least 1"),
+        (["stage1.steps=0"], r"stage1.steps.*greater than or equal to 1, not 0"),
+        (["stage3.steps=-1"], r"stage3.steps.*greater than or equal to 1, not -1"),
+        (["training.threads=0"], r"training.threads.*greater than or equal to 1, not 0"),
+        (
+            ["training.decode_threads=0"],
+            r"training.decode_threads.*equal to 1, not 0",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused(settings: list[str], named: str) -> None:
@@ -91,3 +95,31 @@ def test_workers_share_a_recipes_streams_evenly(name: str, workers: int, parts: 
     assert recipe.training.accumulate == parts
     assert recipe.sampling.streams % workers == 0
     assert recipe.sampling.batch_size % (workers * parts) == 0
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("stage1.learning_rate=0", "stage2.learning_rate=-0.1", "stage3.learning_rate=1e999"),
+        *("training.clip_norm=0", "training.clip_norm=-1", "training.ema_decay=2"),
+        *("training.weight_decay=-5", "training.warmup_steps=-5", "training.keep=0"),
+        *("training.accumulate=0", "training.collective_timeout_s=0", "training.save_every=0"),
+        *("stage1.smoothing=3", "stage3.p_missing=7", "stage1.p_mismatch=-0.1", "stage1.beta=0"),
+        *("stage1.relevance_weight=-1", "stage3.audio_share=2", "stage2.temperature=0"),
+        *("stage2.info_nce_weight=-1", "sampling.block_shards=0", "sampling.streams=0"),
+        *("sampling.batch_size=0", f"sampling.seed={10**20}", "sampling.seed=-1"),
+        *("model.guidance.tau=-1", "model.guidance.eps=0", "model.guidance.levels=[0,0]"),
+        *("model.guidance.levels=[-1]", "model.guidance.mlp_width=0", "model.semantics=0"),
+        *("model.semantics=100000000000", "model.backbone.width=200000", "model.scene.width=-1"),
+        *("model.backbone.width=-1", "model.audio.mels=0", "model.audio.clip_s=0"),
+        *("model.audio.hop_ms=0", "model.audio.sample_rate_hz=0", "view.size_px=33"),
+        *("view.size_px=60000", "view.size_px=0", "augmentation.p_mix=2"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused_by_name(setting):
+    key, _, value = setting.partition("=")
+    with pytest.raises(ValueError, match=re.escape(key)) as refused:
+        recipes.load(settings=(setting,))
+    message = str(refused.value)
+    assert "\n" not in message
+    assert key == "model.guidance.levels" or value.rstrip("0") in message or "inf" in message

@@ -33,7 +33,9 @@ def run(options: Tune) -> Outcome:
     space = search_space.parse(chosen, recipe)
     out, shards = storage.absolute(options.out), storage.absolute(options.shards)
     if options.trials < 1:
-        raise ValueError(f"{options.trials} trials: give at least 1")
+        raise ValueError(f"--trials is {options.trials}: give 1 or more")
+    if options.concurrent is not None and options.concurrent < 1:
+        raise ValueError(f"--concurrent is {options.concurrent}: give 1 or more")
     if not open_samples(shards, options.split).validation:
         raise ValueError(f"split '{options.split}' holds out no videos: tune on split 'train'")
     with session.connected():
