@@ -13,7 +13,7 @@ import functools
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -41,6 +41,7 @@ from data_prep.storage import scratch
 
 SHARDS_AT_ONCE = 2
 """Shards that share a decoder: one is decoded while another is uploaded."""
+_WAIT_S = 1.0
 _READERS = 4
 _AHEAD_CLIPS, _AHEAD_BYTES = 8, 1 << 26
 
@@ -127,9 +128,12 @@ def build_shards(
         return
     with Decoder(settings.media) as decoder, ThreadPoolExecutor(SHARDS_AT_ONCE) as builders:
         try:
-            yield from builders.map(
-                functools.partial(build_shard, settings=settings, out=out, decoder=decoder), shards
-            )
+            work = functools.partial(build_shard, settings=settings, out=out, decoder=decoder)
+            for building in [builders.submit(work, planned) for planned in shards]:
+                # In short waits: a Ctrl-C just as a wait begins may go unnoticed until it ends.
+                while not wait([building], timeout=_WAIT_S).done:
+                    pass
+                yield building.result()
         except BaseException:
             decoder.stop()
             raise

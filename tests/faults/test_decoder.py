@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -82,8 +82,8 @@ def test_a_clip_whose_process_is_killed_once_is_decoded_again(good):
 
 def test_a_stopped_decoder_stays_stopped(good, long_clip):
     with Decoder(MediaSettings(size_px=None, max_decode_s=60.0)) as decoder:
-        threading.Timer(1.0, decoder.stop).start()
-        with pytest.raises(InterruptedError, match="decoding was stopped"):
+        stopped = pytest.raises(InterruptedError, match="decoding was stopped")
+        with once_decoding(decoder.stop), stopped:
             outcomes(decoder, long_clip, long_clip, good)
         assert decoders(os.getpid()) == []
         with pytest.raises(InterruptedError, match="decoding was stopped"):
@@ -106,13 +106,9 @@ def test_ctrl_c_does_not_wait_for_the_current_clip(long_clip, tmp_path):
     (tmp_path / "clips" / "long.mp4").write_bytes(long_clip)
     settings = BuildSettings(media=MediaSettings(size_px=None, max_decode_s=120.0), shards=1)
     shards = plan(read_folder(str(tmp_path / "clips")).clips, 1)
-    pressed = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
-    pressed.start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            list(build_shards(shards, settings, str(tmp_path / "out")))
-    finally:
-        pressed.cancel()  # else it would interrupt the test session if this test fails early
+    interrupt = once_decoding(lambda: os.kill(os.getpid(), signal.SIGINT))
+    with interrupt, pytest.raises(KeyboardInterrupt):
+        list(build_shards(shards, settings, str(tmp_path / "out")))
     assert records.load(0, str(tmp_path / "out")) is None
     assert decoders(os.getpid()) == []
 
@@ -145,6 +141,38 @@ def test_no_source_can_block_the_process(tmp_path, good):
     assert found == ["missing"] * 5 + ["too_large", "written", "too_large"]
 
 
+def ready_decoders() -> list[int]:
+    """Decoding processes that have limited their memory, which they do before the first clip."""
+    ready: list[int] = []
+    for pid in decoders(os.getpid()):
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        found = re.search(r"Max data size +(\d+|unlimited)", limits)
+        if found and found[1] != "unlimited":
+            ready.append(pid)
+    return ready
+
+
+@contextlib.contextmanager
+def once_decoding(act: Callable[[], object]) -> Iterator[None]:
+    """Acts as soon as a process is ready to decode, and not after the context."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(0.02):
+            with contextlib.suppress(OSError):  # the process has just exited
+                if ready_decoders():
+                    act()
+                    return
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 @contextlib.contextmanager
 def killer(signal_number: int, times: int) -> Iterator[list[int]]:
     """Sends a signal to decoding processes shortly after they start; yields their process ids."""
@@ -152,13 +180,10 @@ def killer(signal_number: int, times: int) -> Iterator[list[int]]:
     over = threading.Event()
 
     def kill() -> None:
-        for pid in decoders(os.getpid()):
-            limits = Path(f"/proc/{pid}/limits").read_text()
-            ready = re.search(r"Max data size +(\d+|unlimited)", limits)
-            if ready and ready[1] != "unlimited" and pid not in killed:
-                time.sleep(0.3)
-                os.kill(pid, signal_number)
-                killed.append(pid)
+        for pid in set(ready_decoders()) - set(killed):
+            time.sleep(0.3)
+            os.kill(pid, signal_number)
+            killed.append(pid)
 
     def run() -> None:
         while len(killed) < times and not over.wait(0.02):
