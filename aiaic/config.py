@@ -18,6 +18,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Timeout = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 AtLeast0 = Annotated[int, Field(ge=0)]
 AtLeast1 = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -78,6 +79,15 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def check(config: Any) -> None:
+    """Check a configuration that was constructed in Python.
+
+    Raises:
+        ValueError: a value has the wrong type or is out of its range; names the key.
+    """
+    from_json(type(config), to_json(config))
 
 
 def override(config: T, values: Mapping[str, Any]) -> T:

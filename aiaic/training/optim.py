@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from aiaic.config import AtLeast0, AtLeast1, Decay, NonNegative, Positive
+from aiaic.config import AtLeast0, AtLeast1, Decay, NonNegative, Positive, Timeout
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class TrainingConfig:
     keep: AtLeast1 = 2
     """How many of the newest checkpoints to keep, beside the best; with 2 a damaged one has a
     predecessor."""
-    collective_timeout_s: Positive = 600.0
+    collective_timeout_s: Timeout = 600.0
     """How long workers wait for each other, in a step or at startup, before all are restarted; one
     of them may take much longer than the others to read or compile."""
     accumulate: AtLeast1 = 1

@@ -61,6 +61,7 @@ class Trainer:
 
     def __init__(self, spec: StageSpec, context: TrainContext) -> None:
         recipe, device = spec.recipe, spec.device
+        config.check(recipe)
         self.spec, self.context, self.step = spec, context, 0
         self._settings = recipe.stage_config(spec.stage)
         self.precision = resolve_precision(recipe.training.precision, device)

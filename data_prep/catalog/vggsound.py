@@ -41,7 +41,7 @@ def read_vggsound(annotations: str, clips_place: str, *, drop_leaks: bool = True
     for line, row in csv_rows(annotations):
         where = f"{annotations}:{line}"
         if line == 1 and _is_header(row):
-            log.info("%s: skipped as a header", where)
+            log.warning("%s: skipped as a header", where)
             continue
         clip = _clip(row, where, named, find)
         before = place_of_key.setdefault(clip.key, len(clips))

@@ -103,7 +103,7 @@ def test_workers_share_a_recipes_streams_evenly(name: str, workers: int, parts: 
         *("stage1.learning_rate=0", "stage2.learning_rate=-0.1", "stage3.learning_rate=1e999"),
         *("training.clip_norm=0", "training.clip_norm=-1", "training.ema_decay=2"),
         *("training.weight_decay=-5", "training.warmup_steps=-5", "training.keep=0"),
-        *("training.accumulate=0", "training.collective_timeout_s=0", "training.save_every=0"),
+        *("training.accumulate=0", "training.collective_timeout_s=0.5", "training.save_every=0"),
         *("stage1.smoothing=3", "stage3.p_missing=7", "stage1.p_mismatch=-0.1", "stage1.beta=0"),
         *("stage1.relevance_weight=-1", "stage3.audio_share=2", "stage2.temperature=0"),
         *("stage2.info_nce_weight=-1", "sampling.block_shards=0", "sampling.streams=0"),

@@ -122,7 +122,10 @@ def read(content: bytes, name: str) -> Picture:
             )
         return _decoded(image, name)
     except pyvips.Error as error:
-        raise ValueError(f"'{name}' is a damaged picture: {_reason(error)}") from None
+        problem = "is a damaged picture"
+        if content[4:8] == b"ftyp":
+            problem = "is damaged, or of a kind (HEIC) that this libvips cannot decode"
+        raise ValueError(f"'{name}' {problem}: {_reason(error)}") from None
 
 
 def write(rgb: NDArray[Any], like: Picture, target: str) -> bytes:

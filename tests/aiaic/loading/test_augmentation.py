@@ -105,4 +105,4 @@ def test_stages_mask_in_training_alone(number):
 @pytest.mark.parametrize("name", ["p_mix", "mask_time_share", "mask_mel_share"])
 def test_a_share_is_a_share(name):
     with pytest.raises(ValueError, match=name):
-        config.from_json(AugmentationConfig, {name: 1.5})
+        config.check(AugmentationConfig(**{name: 1.5}))

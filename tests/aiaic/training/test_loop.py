@@ -1,6 +1,7 @@
 """The loop: golden curves, exact resume, finite losses, and workers that agree."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -31,6 +32,12 @@ def test_twenty_steps_follow_the_stored_curves(stages, stage):
     assert len(curves) == len(expected) == 20
     for ours, theirs in zip(curves, expected, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_a_recipe_made_in_python_is_checked_too(tmp_path):
+    training = dataclasses.replace(TINY.training, threads=0)
+    with pytest.raises(ValueError, match=r"training\.threads.*not 0"):
+        trainer_of(tmp_path, 1, recipe=dataclasses.replace(TINY, training=training))
 
 
 class KilledError(Exception):

@@ -109,6 +109,12 @@ def test_every_format_is_written_and_read(suffix):
     assert images.encode(smooth(), suffix) == content
 
 
+def test_heic_that_cannot_be_decoded_is_not_called_damaged():
+    content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
+    with pytest.raises(ValueError, match=r"'a\.heic' is damaged, or of a kind \(HEIC\)"):
+        images.read(content, "a.heic")
+
+
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "AVIF"])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
 def test_other_formats_are_read(kind, mode):
